@@ -1,0 +1,468 @@
+//! Turns decisions into commits, and plans the upkeep that follows a decision. Pure: view in, values out.
+
+use alloc::boxed::Box;
+use alloc::collections::BTreeMap;
+use alloc::string::String;
+use alloc::vec;
+use alloc::vec::Vec;
+
+use crate::cluster::{ClusterView, HistoryLine, Initialize, LeaderKey, MemberRole, MemberState};
+use crate::commit::{Change, Commit, FailoverValue, Guard, Key, MemberValue, Purpose, StatusValue};
+use crate::effect::{CallbackRole, Tend};
+use crate::job::{Job, StartRole};
+use crate::pg::{DataDir, Postmaster, PostmasterPhase, SqlFacts, SqlRole, SqlView};
+use crate::slots;
+use crate::units::{LeaseId, Lsn};
+use crate::view::View;
+
+/// The fencing token of the leader key as read, on our lease.
+pub fn leader_guard(v: &View) -> Option<Guard> {
+    let leader = v.cluster()?.leader.as_ref()?;
+    let lease = v.memory.lease?.id;
+    Some(Guard::LeaderIsMine {
+        create_revision: leader.create_revision,
+        lease,
+    })
+}
+
+/// The guarded write that proves leadership: `/status`, which is due anyway.
+pub fn prove(v: &View) -> Option<Commit> {
+    Some(Commit {
+        purpose: Purpose::ProveLeadership,
+        guards: vec![leader_guard(v)?],
+        changes: vec![Change::PutStatus(status_value(v, None, false))],
+    })
+}
+
+/// Give the key up, with the release marker in the same transaction.
+pub fn release(v: &View, optime: Option<Lsn>) -> Option<Commit> {
+    Some(Commit {
+        purpose: Purpose::ReleaseLeaderKey,
+        guards: vec![leader_guard(v)?],
+        changes: vec![
+            Change::Delete(Key::Leader),
+            Change::PutStatus(status_value(v, optime, true)),
+        ],
+    })
+}
+
+/// Take the key. Guarded by everything the decision relied on, so that whoever led in between makes it fail.
+pub fn acquire(v: &View) -> Option<Commit> {
+    let c = v.cluster()?;
+    let lease = v.memory.lease?.id;
+    let mut guards = vec![Guard::Absent(Key::Leader)];
+    let mut changes = vec![Change::PutLeader {
+        name: v.me.name.clone(),
+        lease,
+    }];
+    guards.push(match &c.status {
+        Some(status) => Guard::Unchanged(Key::Status, status.mod_revision),
+        None => Guard::Absent(Key::Status),
+    });
+    changes.push(Change::PutStatus(status_value(v, None, false)));
+    found_cluster(v, c, &mut guards, &mut changes);
+    if let Some(wish) = c.failover.as_ref().filter(|w| w.scheduled_at.is_none()) {
+        guards.push(Guard::Unchanged(Key::Failover, wish.mod_revision));
+        changes.push(Change::PutFailover(None));
+    }
+    Some(Commit {
+        purpose: Purpose::AcquireLeaderKey,
+        guards,
+        changes,
+    })
+}
+
+/// What the first leader writes beside its key: the system identifier and `/config`.
+fn found_cluster(v: &View, c: &ClusterView, guards: &mut Vec<Guard>, changes: &mut Vec<Change>) {
+    if let Some(control) = v.pg.control() {
+        let put = Change::PutInitialize {
+            system_id: Some(control.system_id),
+            lease: None,
+        };
+        match (c.initialize, v.memory.bootstrap_claim) {
+            (Initialize::InProgress { .. }, Some(claim)) => {
+                guards.push(Guard::Unchanged(Key::Initialize, claim));
+                changes.push(put);
+            }
+            (Initialize::Absent, _) => {
+                guards.push(Guard::Absent(Key::Initialize));
+                changes.push(put);
+            }
+            (Initialize::InProgress { .. } | Initialize::Done(_) | Initialize::Unreadable, _) => {}
+        }
+    }
+    if c.config.is_none() {
+        guards.push(Guard::Absent(Key::Config));
+        changes.push(Change::PutConfig(first_config(v)));
+    }
+}
+
+fn first_config(v: &View) -> String {
+    // A cluster being founded takes bootstrap.dcs; a lost /config is restored from the copy on disk.
+    let cached = if v.memory.bootstrap_claim.is_some() {
+        None
+    } else {
+        v.me.cached_config.clone()
+    };
+    cached.unwrap_or_else(|| v.me.bootstrap_config.clone())
+}
+
+/// Put our own key, found on an older lease, on the present one.
+pub fn take_over(v: &View) -> Option<Commit> {
+    let leader = v.cluster()?.leader.as_ref()?;
+    Some(Commit {
+        purpose: Purpose::AcquireLeaderKey,
+        guards: vec![Guard::Unchanged(Key::Leader, leader.mod_revision)],
+        changes: vec![Change::PutLeader {
+            name: v.me.name.clone(),
+            lease: v.memory.lease?.id,
+        }],
+    })
+}
+
+/// Claim `/initialize`.
+pub fn claim_initialize(v: &View) -> Option<Commit> {
+    Some(Commit {
+        purpose: Purpose::ClaimInitialize,
+        guards: vec![Guard::Absent(Key::Initialize), Guard::Absent(Key::Leader)],
+        changes: vec![Change::PutInitialize {
+            system_id: None,
+            lease: Some(v.memory.lease?.id),
+        }],
+    })
+}
+
+/// Give the claim back.
+pub fn cancel_initialize(v: &View) -> Option<Commit> {
+    Some(Commit {
+        purpose: Purpose::CancelInitialize,
+        guards: vec![Guard::Unchanged(Key::Initialize, v.memory.bootstrap_claim?)],
+        changes: vec![Change::Delete(Key::Initialize)],
+    })
+}
+
+/// Clear or rewrite `/failover`, unless somebody changed it.
+pub fn update_failover(v: &View, value: Option<FailoverValue>) -> Option<Commit> {
+    let wish = v.cluster()?.failover.as_ref()?;
+    let mut guards = vec![Guard::Unchanged(Key::Failover, wish.mod_revision)];
+    guards.extend(leader_guard(v));
+    Some(Commit {
+        purpose: Purpose::UpdateFailover,
+        guards,
+        changes: vec![Change::PutFailover(value)],
+    })
+}
+
+fn status_value(v: &View, optime: Option<Lsn>, released: bool) -> StatusValue {
+    let last = v.last_cluster().and_then(|c| c.status.as_ref());
+    let running = v.pg.facts().filter(|_| v.memory.maybe_writable && v.pg.says_primary());
+    let handed = v.memory.handover.as_ref().and_then(|h| h.checkpoint);
+    let optime = optime
+        .or(handed)
+        .or_else(|| running.and_then(SqlFacts::lsn))
+        .or_else(|| last.map(|s| s.optime))
+        .unwrap_or_default();
+    let slots = match running {
+        Some(facts) => published_slots(v, facts, optime),
+        None => last.map(|s| s.slots.clone()).unwrap_or_default(),
+    };
+    let retain_slots = match (running, v.last_cluster()) {
+        (Some(facts), Some(c)) => retained_slots(v, c, facts),
+        (Some(_), None) | (None, _) => last.map(|s| s.retain_slots.clone()).unwrap_or_default(),
+    };
+    StatusValue {
+        optime,
+        slots,
+        retain_slots,
+        writer: Some(v.me.name.clone()),
+        released,
+    }
+}
+
+fn published_slots(v: &View, facts: &SqlFacts, optime: Lsn) -> BTreeMap<String, Lsn> {
+    let mut slots: BTreeMap<String, Lsn> = facts
+        .slots
+        .iter()
+        .filter(|(_, s)| !s.temporary)
+        .filter_map(|(name, s)| Some((name.clone(), if s.logical { s.confirmed_flush? } else { s.restart? })))
+        .collect();
+    if v.settings().use_slots {
+        slots.insert(slots::slot_name(&v.me.name), optime);
+    }
+    slots
+}
+
+fn retained_slots(v: &View, c: &ClusterView, facts: &SqlFacts) -> Vec<String> {
+    let wanted = slots::wanted_slots(&v.me.name, c);
+    facts
+        .slots
+        .iter()
+        .filter(|(name, s)| !s.logical && !s.temporary && !wanted.contains(name))
+        .map(|(name, _)| name.clone())
+        .collect()
+}
+
+/// Commits that keep etcd true, after the decision. Each is planned anew in each cycle, so none needs a retry.
+pub fn upkeep(v: &View) -> Vec<Commit> {
+    let mut plan = Vec::new();
+    let Some(c) = v.cluster() else { return plan };
+    if let Some(touch) = touch_member(v) {
+        plan.push(touch);
+    }
+    let leading = v.holds_leader_key() && v.live_proof().is_some() && v.pg.says_primary();
+    if let (true, Some(guard)) = (leading, leader_guard(v)) {
+        plan.extend(restore_lost_keys(v, c, &guard));
+        plan.extend(update_history(v, c, guard));
+    }
+    plan
+}
+
+fn touch_member(v: &View) -> Option<Commit> {
+    let lease = v.memory.lease?.id;
+    let value = member_value(v);
+    let there = v
+        .cluster()?
+        .members
+        .get(&v.me.name)
+        .is_some_and(|m| m.lease == Some(lease));
+    if there && v.memory.member_written.as_ref() == Some(&(lease, value.clone())) {
+        return None;
+    }
+    Some(Commit {
+        purpose: Purpose::TouchMember,
+        guards: Vec::new(),
+        changes: vec![Change::PutMember {
+            name: v.me.name.clone(),
+            lease,
+            value: Box::new(value),
+        }],
+    })
+}
+
+fn restore_lost_keys(v: &View, c: &ClusterView, guard: &Guard) -> Option<Commit> {
+    let mut guards = vec![guard.clone()];
+    let mut changes = Vec::new();
+    found_cluster(v, c, &mut guards, &mut changes);
+    (!changes.is_empty()).then_some(Commit {
+        purpose: Purpose::StoreConfig,
+        guards,
+        changes,
+    })
+}
+
+/// `/history` gains the line of the timeline that our promotion ended.
+fn update_history(v: &View, c: &ClusterView, guard: Guard) -> Option<Commit> {
+    let timeline = match &v.pg.facts()?.role {
+        SqlRole::Primary { timeline, .. } => *timeline,
+        SqlRole::Standby(_) => return None,
+    };
+    let old = c.history.as_ref();
+    let complete = old
+        .and_then(|h| h.lines.last())
+        .is_some_and(|l| l.timeline.0 + 1 == timeline.0 && !l.new_leader.is_empty());
+    if timeline.0 <= 1 || complete || v.timeline_history.last().is_none_or(|l| l.timeline.0 + 1 != timeline.0) {
+        return None;
+    }
+    let newest = v.timeline_history.len() - 1;
+    let mut lines: Vec<HistoryLine> = v
+        .timeline_history
+        .iter()
+        .enumerate()
+        .map(|(i, end)| {
+            let known = old.and_then(|h| {
+                h.lines
+                    .iter()
+                    .find(|l| l.timeline == end.timeline && l.switchpoint == end.switchpoint)
+            });
+            HistoryLine {
+                timeline: end.timeline,
+                switchpoint: end.switchpoint,
+                reason: end.reason.clone(),
+                timestamp: match known {
+                    Some(line) if i != newest || !line.timestamp.is_empty() => line.timestamp.clone(),
+                    Some(_) | None if i == newest => crate::history_time::render(v.now.wall),
+                    Some(_) | None => String::new(),
+                },
+                new_leader: match known {
+                    Some(line) if !line.new_leader.is_empty() => line.new_leader.clone(),
+                    Some(_) | None if i == newest => v.me.name.as_str().into(),
+                    Some(_) | None => String::new(),
+                },
+            }
+        })
+        .collect();
+    let keep = usize::try_from(v.settings().max_timelines_history).unwrap_or(0);
+    if keep > 0 && lines.len() > keep {
+        lines.drain(..lines.len() - keep);
+    }
+    let key_guard = match old {
+        Some(h) => Guard::Unchanged(Key::History, h.mod_revision),
+        None => Guard::Absent(Key::History),
+    };
+    Some(Commit {
+        purpose: Purpose::UpdateHistory,
+        guards: vec![guard, key_guard],
+        changes: vec![Change::PutHistory(lines)],
+    })
+}
+
+/// Small upkeep inside PostgreSQL.
+pub fn tend(v: &View) -> Vec<Tend> {
+    let mut items = Vec::new();
+    let Some(c) = v.cluster() else { return items };
+    let on_disk = matches!(v.pg.data_dir, DataDir::Present(_));
+    if on_disk
+        && c.config
+            .as_ref()
+            .is_some_and(|k| v.memory.config_applied != Some(k.mod_revision))
+    {
+        items.push(Tend::ApplyConfiguration);
+    }
+    let Some(facts) = v.pg.facts() else { return items };
+    let is_primary = v.pg.says_primary();
+    if is_primary && v.memory.checkpoint_due {
+        items.push(Tend::Checkpoint);
+    }
+    if is_primary || c.leader.is_some() {
+        let last_wanted = &v.memory.slot_last_wanted;
+        items.extend(slots::plan_slots(
+            &v.me.name,
+            c,
+            v.settings(),
+            facts,
+            is_primary,
+            last_wanted,
+            v.now.mono,
+        ));
+    }
+    items
+}
+
+/// The value of our member key.
+pub fn member_value(v: &View) -> MemberValue {
+    let facts = v.pg.facts();
+    let state = member_state(v);
+    let idle = v.memory.job.as_ref().is_none_or(|j| j.job == Job::Promote);
+    let published = facts.filter(|_| {
+        idle && matches!(
+            state,
+            MemberState::Running | MemberState::Restarting | MemberState::Starting
+        )
+    });
+    let standby = published.and_then(|f| match &f.role {
+        SqlRole::Standby(s) => Some(s),
+        SqlRole::Primary { .. } => None,
+    });
+    MemberValue {
+        state,
+        role: member_role(v),
+        lsn: published.and_then(SqlFacts::lsn),
+        receive_lsn: standby.and_then(|s| s.received),
+        replay_lsn: standby.and_then(|s| s.replayed),
+        replication_state: standby.and_then(replication_state),
+        timeline: published
+            .and_then(SqlFacts::timeline)
+            .max(v.memory.timeline_floor.filter(|_| published.is_some())),
+        checkpoint_outstanding: v.memory.checkpoint_due && v.pg.says_primary(),
+        pause: v.settings().pause,
+        pending_restart: facts.map(|f| f.pending_restart.clone()).unwrap_or_default(),
+        scheduled_restart: v.memory.wishes.scheduled_restart.as_ref().map(|s| s.text.clone()),
+        release_from_sync: v.memory.terminating,
+    }
+}
+
+/// `streaming`, `in archive recovery`, or nothing.
+pub fn replication_state(s: &crate::pg::StandbyFacts) -> Option<String> {
+    match &s.wal_receiver {
+        Some(receiver) if receiver.status == "streaming" => Some("streaming".into()),
+        Some(_) | None if s.has_restore_command => Some("in archive recovery".into()),
+        Some(_) | None => None,
+    }
+}
+
+/// Patroni's state word for what we see.
+pub fn member_state(v: &View) -> MemberState {
+    if let Some(running) = &v.memory.job {
+        match &running.job {
+            Job::Bootstrap => return MemberState::InitializingNewCluster,
+            Job::Clone { .. } | Job::DiscardDataDir { .. } => return MemberState::CreatingReplica,
+            Job::Start { .. } => return MemberState::Starting,
+            Job::Stop { .. } => return MemberState::Stopping,
+            Job::Restart { .. } => return MemberState::Restarting,
+            Job::Promote
+            | Job::Follow { .. }
+            | Job::CheckDivergence { .. }
+            | Job::CrashRecovery
+            | Job::Rewind { .. } => {}
+        }
+    }
+    match (&v.pg.postmaster, &v.pg.sql) {
+        (Postmaster::Running { .. }, SqlView::Answered(_)) => MemberState::Running,
+        (Postmaster::Running { phase, .. }, _) => match phase {
+            PostmasterPhase::Starting => MemberState::Starting,
+            PostmasterPhase::Stopping => MemberState::Stopping,
+            PostmasterPhase::Ready | PostmasterPhase::Unknown => MemberState::Running,
+        },
+        (Postmaster::NotRunning | Postmaster::NotObserved, _) => {
+            if v.memory.failures.start.is_some() {
+                MemberState::StartFailed
+            } else if v.memory.primary_down_since.is_some() {
+                MemberState::Crashed
+            } else {
+                MemberState::Stopped
+            }
+        }
+    }
+}
+
+/// Patroni's role word for what we see.
+pub fn member_role(v: &View) -> MemberRole {
+    if !matches!(v.pg.data_dir, DataDir::Present(_)) {
+        return MemberRole::Uninitialized;
+    }
+    match v.pg.facts().map(|f| &f.role) {
+        Some(SqlRole::Primary { .. }) => MemberRole::Primary,
+        Some(SqlRole::Standby(_)) => MemberRole::Replica,
+        None => match v.memory.told_role {
+            Some(CallbackRole::Primary) if v.memory.maybe_writable => MemberRole::Primary,
+            Some(CallbackRole::Primary | CallbackRole::Demoted) => MemberRole::Demoted,
+            Some(CallbackRole::Replica | CallbackRole::StandbyLeader | CallbackRole::Uninitialized) | None => {
+                MemberRole::Replica
+            }
+        },
+    }
+}
+
+/// The role a job gives PostgreSQL, for callbacks.
+pub fn role_after(job: &Job) -> Option<CallbackRole> {
+    match job {
+        Job::Promote => Some(CallbackRole::Primary),
+        Job::Start { role, .. } | Job::Restart { role, .. } => Some(match role {
+            StartRole::Primary => CallbackRole::Primary,
+            StartRole::Standby { .. } => CallbackRole::Replica,
+        }),
+        Job::Bootstrap
+        | Job::Clone { .. }
+        | Job::Stop { .. }
+        | Job::Follow { .. }
+        | Job::CheckDivergence { .. }
+        | Job::CrashRecovery
+        | Job::Rewind { .. }
+        | Job::DiscardDataDir { .. } => None,
+    }
+}
+
+/// The leader key as it stands after we took it.
+pub fn own_leader_key(
+    v: &View,
+    create_revision: crate::units::Revision,
+    revision: crate::units::Revision,
+    lease: LeaseId,
+) -> LeaderKey {
+    LeaderKey {
+        name: v.me.name.clone(),
+        create_revision,
+        mod_revision: revision,
+        lease: Some(lease),
+    }
+}

@@ -1,0 +1,216 @@
+//! Who is fit to lead: the comparison of positions in the leader race and before a hand-over.
+
+use alloc::format;
+use alloc::string::String;
+use alloc::vec::Vec;
+
+use crate::cluster::ClusterView;
+use crate::peer::{PeerStatus, PeerView};
+use crate::units::{Lsn, MemberName, Timeline};
+use crate::view::View;
+
+/// Why this node must leave the race to others.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum NotHealthiest {
+    /// A peer says that it accepts writes.
+    PrimaryAlive(MemberName),
+    /// A peer is ahead, or preferred.
+    Behind(String),
+    /// This node is not fit at all.
+    Unfit(String),
+}
+
+/// Members other than this one that have an address to ask.
+pub fn askable(view: &View, cluster: &ClusterView) -> Vec<MemberName> {
+    cluster
+        .members
+        .iter()
+        .filter(|(name, member)| **name != view.me.name && member.api_url.is_some())
+        .map(|(name, _)| name.clone())
+        .collect()
+}
+
+/// The status of a peer that answered in this cycle.
+pub fn answer<'a>(view: &'a View, name: &MemberName) -> Option<&'a PeerStatus> {
+    match view.peers.get(name) {
+        Some(PeerView::Answered { status, .. }) => Some(status),
+        Some(PeerView::NotAsked | PeerView::Unreachable { .. } | PeerView::Impostor { .. }) | None => None,
+    }
+}
+
+/// Is this node the healthiest? `check_lag` is off when an operator named a candidate.
+pub fn healthiest(
+    view: &View,
+    cluster: &ClusterView,
+    ignore: Option<&MemberName>,
+    check_lag: bool,
+) -> Result<(), NotHealthiest> {
+    let Some(facts) = view.pg.facts() else {
+        return Err(NotHealthiest::Unfit("PostgreSQL does not tell its position".into()));
+    };
+    let my_lsn = facts.lsn().unwrap_or(Lsn(0));
+    let my_timeline = my_timeline(view);
+    if let (Some(mine), Some(cluster_timeline)) = (my_timeline, cluster.timeline_by_history())
+        && mine < cluster_timeline
+    {
+        return Err(NotHealthiest::Unfit(format!(
+            "My timeline {mine} is behind last known cluster timeline {cluster_timeline}"
+        )));
+    }
+    if check_lag && let Some(status) = &cluster.status {
+        let lag = status.optime.ahead_of(my_lsn);
+        if lag > view.settings().maximum_lag_on_failover {
+            return Err(NotHealthiest::Unfit(format!(
+                "My wal position exceeds maximum replication lag: {lag} bytes behind the last published position {}",
+                status.optime
+            )));
+        }
+    }
+    let my_priority = view.me.tags.effective_failover_priority();
+    for name in askable(view, cluster) {
+        let Some(peer) = answer(view, &name) else { continue };
+        if peer.in_recovery == Some(false) {
+            return Err(NotHealthiest::PrimaryAlive(name));
+        }
+        if Some(&name) == ignore || !peer.tags.may_lead() || peer.watchdog_failed || peer.in_recovery.is_none() {
+            continue;
+        }
+        if !in_sync_set(view, cluster, &name) {
+            continue;
+        }
+        compare(my_timeline, my_lsn, my_priority, &name, peer)?;
+    }
+    Ok(())
+}
+
+fn compare(
+    my_timeline: Option<Timeline>,
+    my_lsn: Lsn,
+    my_priority: i64,
+    name: &MemberName,
+    peer: &PeerStatus,
+) -> Result<(), NotHealthiest> {
+    let peer_lsn = peer.lsn.unwrap_or(Lsn(0));
+    // A position on an older timeline is not comparable; a newer timeline wins whatever the position.
+    if let (Some(mine), Some(theirs)) = (my_timeline, peer.timeline)
+        && mine != theirs
+    {
+        return if theirs > mine {
+            Err(NotHealthiest::Behind(format!(
+                "{name} is on timeline {theirs}, this node on {mine}"
+            )))
+        } else {
+            Ok(())
+        };
+    }
+    if peer_lsn > my_lsn {
+        return Err(NotHealthiest::Behind(format!(
+            "{name} is ahead: {peer_lsn}, this node {my_lsn}"
+        )));
+    }
+    let theirs = peer.tags.effective_failover_priority();
+    if peer_lsn == my_lsn && theirs > my_priority {
+        return Err(NotHealthiest::Behind(format!(
+            "{name} has equally tolerable WAL position and priority {theirs}, while this node has priority {my_priority}"
+        )));
+    }
+    Ok(())
+}
+
+/// This node's timeline: what PostgreSQL says, but never less than what it said before.
+pub fn my_timeline(view: &View) -> Option<Timeline> {
+    view.pg
+        .facts()
+        .and_then(|f| f.timeline())
+        .max(view.memory.timeline_floor)
+}
+
+/// In synchronous mode only members of `/sync` count.
+pub fn in_sync_set(view: &View, cluster: &ClusterView, name: &MemberName) -> bool {
+    match &cluster.sync {
+        Some(sync) if view.settings().is_synchronous() && sync.leader.is_some() => {
+            let same = |other: &MemberName| other.as_str().eq_ignore_ascii_case(name.as_str());
+            sync.leader.as_ref().is_some_and(same) || sync.standbys.iter().any(same)
+        }
+        Some(_) | None => true,
+    }
+}
+
+/// Peers that answered in this cycle and could lead, with the reason for each that could not.
+///
+/// `reached`: the position a candidate must hold (the shutdown checkpoint), or `None` to allow for
+/// `maximum_lag_on_failover` behind our own position.
+pub fn candidates(
+    view: &View,
+    cluster: &ClusterView,
+    wanted: Option<&MemberName>,
+    reached: Option<Lsn>,
+    only_sync: bool,
+) -> (Vec<MemberName>, Vec<String>) {
+    let mut fit = Vec::new();
+    let mut why_not = Vec::new();
+    for name in askable(view, cluster) {
+        if wanted.is_some_and(|w| *w != name) {
+            continue;
+        }
+        match unfit(view, cluster, &name, reached, only_sync) {
+            None => fit.push(name),
+            Some(reason) => why_not.push(reason),
+        }
+    }
+    (fit, why_not)
+}
+
+fn unfit(
+    view: &View,
+    cluster: &ClusterView,
+    name: &MemberName,
+    reached: Option<Lsn>,
+    only_sync: bool,
+) -> Option<String> {
+    let Some(peer) = answer(view, name) else {
+        return Some(match view.peers.get(name) {
+            Some(PeerView::Impostor { reason, .. }) => {
+                format!("Member {name} is not who answers at its address: {reason}")
+            }
+            Some(PeerView::NotAsked | PeerView::Unreachable { .. } | PeerView::Answered { .. }) | None => {
+                format!("Member {name} is not reachable")
+            }
+        });
+    };
+    if !peer.tags.may_lead() {
+        return Some(format!("Member {name} is not allowed to promote"));
+    }
+    if peer.watchdog_failed {
+        return Some(format!("Member {name} is not watchdog capable"));
+    }
+    if peer.in_recovery != Some(true) {
+        return Some(format!("Member {name} is not a running standby"));
+    }
+    if only_sync && !in_sync_set(view, cluster, name) {
+        return Some(format!("Member {name} is not a synchronous standby"));
+    }
+    let lsn = peer.lsn.unwrap_or(Lsn(0));
+    let late = match reached {
+        // The record itself must be there, not only its beginning.
+        Some(checkpoint) => lsn <= checkpoint,
+        None => {
+            let mine = view.pg.facts().and_then(|f| f.lsn()).unwrap_or(Lsn(0));
+            mine.ahead_of(lsn) > view.settings().maximum_lag_on_failover
+        }
+    };
+    if late {
+        return Some(format!(
+            "Member {name} exceeds maximum replication lag (it is at {lsn})"
+        ));
+    }
+    if reached.is_none()
+        && let (Some(theirs), Some(cluster_timeline)) = (peer.timeline, cluster.timeline_by_history())
+        && theirs < cluster_timeline
+    {
+        return Some(format!(
+            "Timeline {theirs} of member {name} is behind the cluster timeline {cluster_timeline}"
+        ));
+    }
+    None
+}

@@ -1,0 +1,427 @@
+//! Everything a decision is made from, in one value.
+
+use alloc::collections::BTreeMap;
+use alloc::string::String;
+use alloc::vec::Vec;
+
+use crate::cluster::{ClusterView, DcsView};
+use crate::effect::FenceOrder;
+use crate::event::OpId;
+use crate::job::{DivergenceFacts, Job, JobFailure};
+use crate::peer::PeerView;
+use crate::pg::PgView;
+use crate::request::{RequestId, RestartRequest};
+use crate::settings::Settings;
+use crate::tags::Tags;
+use crate::units::{LeaseId, Lsn, MemberName, Mono, Now, Revision, Timeline, Wall};
+
+/// The facts, and nothing but the facts.
+#[derive(Clone, PartialEq, Debug)]
+pub struct View {
+    /// Both clocks at the event being handled.
+    pub now: Now,
+    /// Who I am and what the local configuration says.
+    pub me: NodeSpec,
+    /// etcd.
+    pub dcs: DcsView,
+    /// PostgreSQL.
+    pub pg: PgView,
+    /// The history file of the running primary's timeline, oldest first.
+    pub timeline_history: Vec<TimelineEnd>,
+    /// Answers of peers in this cycle.
+    pub peers: BTreeMap<MemberName, PeerView>,
+    /// What the node remembers from before.
+    pub memory: Memory,
+}
+
+/// One line of a timeline history file.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct TimelineEnd {
+    /// The timeline that ended.
+    pub timeline: Timeline,
+    /// Where.
+    pub switchpoint: Lsn,
+    /// PostgreSQL's reason text.
+    pub reason: String,
+}
+
+/// Identity and local configuration of this node.
+#[derive(Clone, PartialEq, Debug)]
+pub struct NodeSpec {
+    /// Member name.
+    pub name: MemberName,
+    /// Scope.
+    pub scope: String,
+    /// What peers connect to for replication.
+    pub conn_url: String,
+    /// Where peers ask for the status.
+    pub api_url: String,
+    /// Tags.
+    pub tags: Tags,
+    /// There is a `bootstrap` section: this node may create a cluster.
+    pub may_bootstrap: bool,
+    /// `bootstrap.dcs` as JSON text: the first `/config`.
+    pub bootstrap_config: String,
+    /// The last dynamic configuration cached on disk, to restore a lost `/config`.
+    pub cached_config: Option<String>,
+    /// What core understands of that cache: in force until etcd is read for the first time.
+    pub cached_settings: Option<Settings>,
+    /// `watchdog.mode` is `required`.
+    pub watchdog_required: bool,
+    /// Local `postgresql.use_pg_rewind`, if set there.
+    pub use_pg_rewind: Option<bool>,
+    /// Local `postgresql.remove_data_directory_on_rewind_failure`.
+    pub remove_on_rewind_failure: Option<bool>,
+    /// Local `postgresql.remove_data_directory_on_diverged_timelines`.
+    pub remove_on_diverged_timelines: Option<bool>,
+    /// The fence is on.
+    pub fenced: bool,
+}
+
+/// State of the watchdog.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum WatchdogView {
+    /// Not used.
+    #[default]
+    Off,
+    /// Present, not armed.
+    Usable,
+    /// Armed.
+    Armed,
+    /// Wanted, but it cannot be used.
+    Failed,
+}
+
+/// What the node remembers between cycles. All of it may be lost in a crash without harm.
+#[derive(Clone, PartialEq, Debug, Default)]
+pub struct Memory {
+    /// The lease, if one is held as far as known.
+    pub lease: Option<LeaseMemory>,
+    /// The last proof of leadership.
+    pub proof: Option<Proof>,
+    /// Last sight of somebody's proof, for R10.
+    pub sight: Option<ProofSight>,
+    /// What the fence was told last.
+    pub fence: Option<FenceOrder>,
+    /// The running job.
+    pub job: Option<RunningJob>,
+    /// What this cycle has established so far.
+    pub cycle: CycleFacts,
+    /// `/initialize` is claimed by this node: mod revision of the claim.
+    pub bootstrap_claim: Option<Revision>,
+    /// What is known of local WAL against the leader's history.
+    pub divergence: Divergence,
+    /// The last failure of each kind of job, for back-off.
+    pub failures: Failures,
+    /// A restart, reinitialisation or shutdown asked for.
+    pub wishes: Wishes,
+    /// A planned hand-over is under way.
+    pub handover: Option<Handover>,
+    /// The checkpoint after promotion is still due.
+    pub checkpoint_due: bool,
+    /// Last role told to callbacks.
+    pub told_role: Option<crate::effect::CallbackRole>,
+    /// When PostgreSQL was found crashed or still starting under our lock, for `primary_start_timeout`.
+    pub primary_down_since: Option<Mono>,
+    /// PostgreSQL may accept writes: it said so, or a job that makes it writable was begun, and nothing observed since
+    /// says otherwise.
+    pub maybe_writable: bool,
+    /// When the last job ended: an observation that began earlier says nothing about its result.
+    pub job_ended_at: Mono,
+    /// Create revision of the leader key seen last; a new one makes earlier checks of divergence void.
+    pub leader_seen: Option<Revision>,
+    /// Mod revision of the `/config` that was applied last.
+    pub config_applied: Option<Revision>,
+    /// The value last written to the member key, with its lease: written again only when it changes.
+    pub member_written: Option<(LeaseId, crate::commit::MemberValue)>,
+    /// Watchdog.
+    pub watchdog: WatchdogView,
+    /// A larger ttl that was in force until lately, and until when a leader may still count on it (R10).
+    pub longer_ttl: Option<(core::time::Duration, Mono)>,
+    /// Highest timeline seen from SQL since the data directory was last copied, rewound or started. pg_control lags
+    /// behind by up to a restartpoint when there is no wal receiver.
+    pub timeline_floor: Option<Timeline>,
+    /// Slots of absent members: when each was last wanted.
+    pub slot_last_wanted: BTreeMap<String, Mono>,
+    /// SIGTERM was received.
+    pub terminating: bool,
+    /// The settings last read from etcd; kept while etcd is away.
+    pub settings: Settings,
+    /// The fence killed PostgreSQL and nobody has started it since.
+    pub fenced_off: bool,
+}
+
+/// The lease of this node.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct LeaseMemory {
+    /// Which.
+    pub id: LeaseId,
+    /// Its time to live.
+    pub ttl: core::time::Duration,
+    /// Just before the last successful keepalive (or the grant) was sent.
+    pub kept_at: Mono,
+}
+
+/// A proof of leadership: keepalive at `kept_at`, then a guarded write that was applied.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Proof {
+    /// The fencing token that was proven.
+    pub create_revision: Revision,
+    /// Just before the keepalive was sent.
+    pub kept_at: Mono,
+    /// Store revision of the guarded write.
+    pub revision: Revision,
+    /// kept_at + ttl - margin.
+    pub deadline: Mono,
+}
+
+/// When the last proof of any leader was first noticed here.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ProofSight {
+    /// Mod revision of `/status` (or of the leader key, if higher) that was new.
+    pub revision: Revision,
+    /// When it was noticed: an upper bound of when it was made.
+    pub at: Mono,
+    /// Whose it was.
+    pub holder: Option<MemberName>,
+}
+
+/// The running job.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct RunningJob {
+    /// For its events.
+    pub op: OpId,
+    /// What.
+    pub job: Job,
+    /// Since when.
+    pub since: Mono,
+    /// Bytes copied.
+    pub copied: Option<(u64, u64)>,
+    /// Position of the shutdown checkpoint, once known.
+    pub shut_down_at: Option<Lsn>,
+    /// Last step told.
+    pub step: Option<String>,
+    /// Cancelling was asked for.
+    pub cancelled: bool,
+}
+
+/// What one cycle has established. Reset at its start.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct CycleFacts {
+    /// The lease was kept or granted in this cycle.
+    pub lease_kept: bool,
+    /// etcd did not answer a keepalive or a proof in this cycle.
+    pub dcs_silent: bool,
+    /// Leadership was proven in this cycle.
+    pub proven: bool,
+    /// The guarded write met another leader, or none: leadership is lost for certain.
+    pub refuted: bool,
+    /// Peers were asked in this cycle.
+    pub peers_asked: bool,
+    /// The leader key was taken in this cycle.
+    pub acquired: bool,
+    /// An attempt to take the leader key failed in this cycle.
+    pub lost_race: bool,
+    /// The claim of `/initialize` failed in this cycle.
+    pub lost_claim: bool,
+}
+
+/// Local WAL against the leader's history.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub enum Divergence {
+    /// Not checked since the leader or our state changed.
+    #[default]
+    Unknown,
+    /// Checked for this leader: on its history.
+    None {
+        /// Leader it was checked against.
+        leader: MemberName,
+    },
+    /// Checked: local WAL left the leader's history.
+    Found {
+        /// Leader it was checked against.
+        leader: MemberName,
+        /// The facts.
+        facts: DivergenceFacts,
+    },
+    /// pg_rewind gave up after its tries; waits for an operator or another leader.
+    Hopeless {
+        /// Leader it was tried with.
+        leader: MemberName,
+        /// Why.
+        reason: String,
+    },
+}
+
+/// Failures that make the node wait before it tries again.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Failures {
+    /// Starts of PostgreSQL that failed in a row.
+    pub start: Option<Failure>,
+    /// Clones that failed in a row.
+    pub clone: Option<Failure>,
+    /// Rewinds that failed in a row.
+    pub rewind: Option<Failure>,
+    /// Checks of divergence that failed in a row.
+    pub divergence_check: Option<Failure>,
+    /// Promotions that failed.
+    pub promote: Option<Failure>,
+    /// Bootstraps that failed.
+    pub bootstrap: Option<Failure>,
+    /// Stops that failed.
+    pub stop: Option<Failure>,
+}
+
+/// The last of some failures in a row.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Failure {
+    /// When.
+    pub at: Mono,
+    /// How many in a row.
+    pub times: u32,
+    /// Kind of the last.
+    pub kind: JobFailure,
+    /// Text of the last.
+    pub reason: String,
+}
+
+/// What operators asked for and has not happened yet.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Wishes {
+    /// Restart now.
+    pub restart: Option<(RequestId, RestartRequest)>,
+    /// Restart at a time: when, conditions, JSON for the member key, start time of the postmaster it was meant for.
+    pub scheduled_restart: Option<ScheduledRestart>,
+    /// Reinitialise.
+    pub reinitialize: Option<Reinitialize>,
+    /// Requests whose job is running.
+    pub running: Vec<RequestId>,
+}
+
+/// A reinitialisation asked for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Reinitialize {
+    /// Only from the leader.
+    pub from_leader: bool,
+    /// Cancel a running job for it.
+    pub force: bool,
+}
+
+/// A restart at a time.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ScheduledRestart {
+    /// When.
+    pub at: Wall,
+    /// Conditions.
+    pub request: RestartRequest,
+    /// JSON for the member key.
+    pub text: String,
+    /// Start time of the postmaster when it was asked for; another one means it has been restarted already.
+    pub postmaster_start_time: Option<String>,
+}
+
+/// A planned hand-over: PostgreSQL is stopped first, the key is released when somebody holds the shutdown checkpoint.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Handover {
+    /// Why.
+    pub reason: HandoverReason,
+    /// Only to this member.
+    pub candidate: Option<MemberName>,
+    /// Since when.
+    pub since: Mono,
+    /// Shutdown checkpoint.
+    pub checkpoint: Option<Lsn>,
+    /// The key was released; give the others this long before racing again.
+    pub released_at: Option<Mono>,
+}
+
+/// Why leadership is handed over.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum HandoverReason {
+    /// `/failover` with a leader.
+    Switchover,
+    /// `/failover` without one.
+    ManualFailover,
+    /// The daemon was told to stop.
+    Shutdown,
+}
+
+/// Until when a node leads.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum LeadsUntil {
+    /// By a proof that is good until then.
+    Proven(Mono),
+    /// Maintenance mode: no limit.
+    Lifted,
+}
+
+impl View {
+    /// A node that knows nothing yet.
+    pub fn new(now: Now, me: NodeSpec) -> View {
+        let me_settings = me.cached_settings.clone().unwrap_or_default();
+        View {
+            now,
+            me,
+            dcs: DcsView::NotRead,
+            pg: PgView::not_observed(),
+            timeline_history: Vec::new(),
+            peers: BTreeMap::new(),
+            memory: Memory {
+                settings: me_settings,
+                ..Memory::default()
+            },
+        }
+    }
+    /// The cluster as read in this cycle; `None` when etcd could not be read.
+    pub fn cluster(&self) -> Option<&ClusterView> {
+        match &self.dcs {
+            DcsView::Fresh(c) => Some(c),
+            DcsView::NotRead | DcsView::Unreachable { .. } => None,
+        }
+    }
+    /// The last cluster read, however old: for information, never for a promotion.
+    pub fn last_cluster(&self) -> Option<&ClusterView> {
+        match &self.dcs {
+            DcsView::Fresh(c) => Some(c),
+            DcsView::Unreachable { last, .. } => last.as_deref(),
+            DcsView::NotRead => None,
+        }
+    }
+    /// Settings in force.
+    pub fn settings(&self) -> &Settings {
+        &self.memory.settings
+    }
+    /// Does the leader key, as read, carry our name on our lease?
+    pub fn holds_leader_key(&self) -> bool {
+        match (self.cluster().and_then(|c| c.leader.as_ref()), &self.memory.lease) {
+            (Some(leader), Some(lease)) => leader.name == self.me.name && leader.lease == Some(lease.id),
+            (Some(_) | None, _) => false,
+        }
+    }
+    /// The proof of leadership, if its deadline is still ahead.
+    pub fn live_proof(&self) -> Option<Proof> {
+        self.memory.proof.filter(|p| self.now.mono < p.deadline)
+    }
+    /// Until when this node may call itself the leader: by proof, or without limit in maintenance mode.
+    pub fn leads_until(&self) -> Option<LeadsUntil> {
+        let paused = self.settings().pause && self.memory.maybe_writable;
+        if paused && (self.holds_leader_key() || self.cluster().is_none()) {
+            return Some(LeadsUntil::Lifted);
+        }
+        self.memory.proof.filter(|_| self.memory.maybe_writable).map(|p| LeadsUntil::Proven(p.deadline))
+    }
+    /// Does `/primary` answer 200 at `now`? Only while the proof holds and PostgreSQL said that it is no standby.
+    pub fn answers_as_primary(&self, now: Mono) -> bool {
+        let leads = match self.leads_until() {
+            Some(LeadsUntil::Proven(deadline)) => now < deadline,
+            Some(LeadsUntil::Lifted) => true,
+            None => false,
+        };
+        leads && self.pg.says_primary()
+    }
+    /// May pg_rewind be used here? Setting, and checksums or wal_log_hints in pg_control.
+    pub fn can_rewind(&self) -> bool {
+        let wanted = self.me.use_pg_rewind.unwrap_or(self.settings().use_pg_rewind);
+        wanted && self.pg.control().is_some_and(|c| c.data_checksums || c.wal_log_hints)
+    }
+}

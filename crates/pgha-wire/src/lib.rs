@@ -1,0 +1,20 @@
+//! Everything Patroni-shaped lives here: etcd keys and JSON, YAML, REST bodies, texts. Pure: no clock, file, socket or environment.
+pub mod kv;
+pub mod config;
+pub mod pgconf;
+pub mod yaml;
+pub mod cluster;
+pub mod commit;
+pub mod error;
+pub mod isotime;
+pub mod keys;
+pub mod limits;
+pub mod pyjson;
+pub mod rest;
+pub mod settings;
+pub mod slot_name;
+pub mod sync_names;
+pub mod tags;
+pub mod texts;
+pub mod values;
+mod url;

@@ -1,0 +1,56 @@
+//! Addresses for one cluster.
+//!
+//! Each cluster has a block of loopback addresses of its own, `127.77.B.0/24`, so every node can have the ordinary ports
+//! (5432, 8008) and clusters run side by side. A block is claimed by an abstract socket's name, which the kernel frees
+//! with the process. A port that something listens on for all addresses is replaced by another one.
+
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpListener};
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::net::{SocketAddr as UnixAddr, UnixListener};
+
+use anyhow::{Context, Result};
+
+/// Blocks to choose from.
+const BLOCKS: std::ops::RangeInclusive<u8> = 1..=250;
+/// Replacements for a taken port: below the ephemeral range, so no outgoing connection takes one meanwhile.
+const OTHER_PORTS: std::ops::Range<u16> = 20_000..30_000;
+
+/// A claimed block of addresses.
+#[derive(Debug)]
+pub struct AddressBlock {
+    third: u8,
+    _claim: UnixListener,
+}
+
+impl AddressBlock {
+    /// Claims the first free block.
+    pub fn claim() -> Result<Self> {
+        BLOCKS
+            .into_iter()
+            .find_map(|third| {
+                let name = UnixAddr::from_abstract_name(format!("pgha-addresses-{third}")).ok()?;
+                let claim = UnixListener::bind_addr(&name).ok()?;
+                Some(Self { third, _claim: claim })
+            })
+            .context("every block of loopback addresses 127.77.x.0/24 is in use by another cluster")
+    }
+
+    /// An address of the block.
+    pub fn host(&self, last: u8) -> Ipv4Addr {
+        Ipv4Addr::new(127, 77, self.third, last)
+    }
+}
+
+/// `preferred` on this address if nothing listens there, else another free port.
+pub fn free_port(ip: Ipv4Addr, preferred: u16) -> Result<SocketAddrV4> {
+    std::iter::once(preferred)
+        .chain(OTHER_PORTS)
+        .map(|port| SocketAddrV4::new(ip, port))
+        .find(|addr| is_free(SocketAddr::V4(*addr)))
+        .with_context(|| format!("no free port on {ip}"))
+}
+
+/// Whether a server could listen there.
+pub fn is_free(addr: SocketAddr) -> bool {
+    TcpListener::bind(addr).is_ok()
+}
