@@ -5,12 +5,19 @@
 
 pub mod callbacks;
 pub mod clock;
+pub mod config_files;
+pub mod daemon;
+pub mod driver;
 pub mod error;
 pub mod fence;
 pub mod hook;
+pub mod logging;
 pub mod pid1;
 pub mod state_dir;
 pub mod stderr_log;
 pub mod watchdog;
 
 pub use error::AgentError;
+
+/// What peers read in the member key: the Patroni release whose formats and behaviour this agent speaks.
+pub const VERSION: &str = pgha_wire::texts::PATRONI_VERSION;

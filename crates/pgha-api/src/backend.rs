@@ -31,6 +31,8 @@ pub trait Backend: Send + Sync + 'static {
     fn request(&self, request: Request) -> Later<'_, Answer>;
     /// Asks these members (name and `api_url`) for their status.
     fn ask_peers(&self, peers: Vec<(MemberName, String)>) -> Later<'_, BTreeMap<MemberName, PeerView>>;
+    /// Looks at PostgreSQL now and publishes what it saw, for peers that compare positions in a race.
+    fn refresh(&self) -> Later<'_, ()>;
     /// Reads the configuration files again before the next cycle.
     fn reload(&self);
     /// Runs a cycle now.

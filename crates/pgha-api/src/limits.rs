@@ -25,6 +25,12 @@ pub const MAX_FRESH_READS: usize = 16;
 pub const FRESH_READ_TIMEOUT: Duration = Duration::from_secs(2);
 /// Requests that act (`POST /restart`, ...) at one time; the next one is refused with 503.
 pub const MAX_ACTIONS: usize = 32;
+/// How long `GET /patroni` waits for a new look at PostgreSQL before it answers from what was published.
+pub const REFRESH_TIMEOUT: Duration = Duration::from_millis(400);
+/// A publication this young is fresh enough for a peer that compares positions.
+pub const REFRESH_AFTER: Duration = Duration::from_millis(20);
+/// Looks asked for by `GET /patroni` at one time; further requests are answered from what was published.
+pub const MAX_REFRESHES: usize = 16;
 /// How long a write to etcd for a request may take.
 pub const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a restart, reinitialisation or cancellation may take to answer. A restart answers when it has ended, and

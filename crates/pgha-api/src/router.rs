@@ -34,7 +34,9 @@ use crate::backend::Backend;
 use crate::board::{Published, StatusBoard};
 use crate::error::ApiError;
 use crate::info;
-use crate::limits::{BODY_TIMEOUT, FRESH_READ_TIMEOUT, MAX_ACTIONS, MAX_FRESH_READS};
+use crate::limits::{
+    BODY_TIMEOUT, FRESH_READ_TIMEOUT, MAX_ACTIONS, MAX_FRESH_READS, MAX_REFRESHES, REFRESH_AFTER, REFRESH_TIMEOUT,
+};
 use crate::server::Client;
 use crate::switchover;
 
@@ -56,6 +58,7 @@ pub struct Api {
     rules: ArcSwap<Rules>,
     fresh_reads: Semaphore,
     actions: Semaphore,
+    refreshes: Semaphore,
 }
 
 /// [`ApiSettings`], understood.
@@ -103,6 +106,7 @@ impl Api {
             rules: ArcSwap::from_pointee(Rules::new(settings)?),
             fresh_reads: Semaphore::new(MAX_FRESH_READS),
             actions: Semaphore::new(MAX_ACTIONS),
+            refreshes: Semaphore::new(MAX_REFRESHES),
         }))
     }
 
@@ -121,6 +125,17 @@ impl Api {
             .route("/explain", get(explain).fallback(dispatch))
             .fallback(dispatch)
             .with_state(Arc::clone(self))
+    }
+
+    /// The status with a new look at PostgreSQL, or as it was published last when PostgreSQL does not answer soon: peers
+    /// in a leader race compare the positions in it, so an old one could let the wrong member win.
+    async fn fresh_status(&self) -> Response {
+        if let Ok(_permit) = self.refreshes.try_acquire()
+            && timeout(REFRESH_TIMEOUT, self.backend.refresh()).await.is_err()
+        {
+            tracing::debug!("answering from the last publication");
+        }
+        self.status_body(200, &self.board.load())
     }
 
     /// The cluster as it is in etcd now, or as it was published last when etcd does not answer soon.
@@ -204,7 +219,7 @@ impl Api {
         match kind {
             Kind::Health if method == Method::GET => Some(self.status_body(health(target, status, now), &published)),
             Kind::Health => Some(bare(health(target, status, now), Body::empty())),
-            Kind::Patroni => Some(self.status_body(200, &published)),
+            Kind::Patroni if now.since(published.published_at.mono) < REFRESH_AFTER => Some(self.status_body(200, &published)),
             Kind::Liveness => Some(bare(liveness(status, now), Body::empty())),
             Kind::Readiness => Some(bare(readiness(target, status, now), Body::empty())),
             Kind::Metrics => Some(self.respond(Reply {
@@ -213,7 +228,8 @@ impl Api {
                 body: render_metrics(status, now),
             })),
             Kind::Failsafe => Some(self.respond(info::render_failsafe(published.cluster.as_deref()))),
-            Kind::Cluster
+            Kind::Patroni
+            | Kind::Cluster
             | Kind::History
             | Kind::Config
             | Kind::PatchConfig
@@ -248,6 +264,9 @@ async fn dispatch(State(api): State<Arc<Api>>, request: Request) -> Response {
 }
 
 async fn answer_later(api: Arc<Api>, request: Request, kind: Kind, door: Door) -> Response {
+    if kind == Kind::Patroni {
+        return api.fresh_status().await;
+    }
     if door == Door::Open {
         let view = api.newest_cluster().await;
         let scope = &api.board.load().status.scope;

@@ -133,8 +133,6 @@ pub enum Tend {
     Checkpoint,
     /// Render the configuration files from the dynamic configuration just read, and reload if they changed.
     ApplyConfiguration,
-    /// Resume WAL replay.
-    ResumeReplay,
 }
 
 /// Callback scripts.

@@ -452,6 +452,11 @@ pub fn role_after(job: &Job) -> Option<CallbackRole> {
     }
 }
 
+/// Patroni's words for a job, as its REST answers use them.
+pub fn describe_job(job: &Job) -> &'static str {
+    crate::decide::describe(job)
+}
+
 /// The leader key as it stands after we took it.
 pub fn own_leader_key(
     v: &View,

@@ -72,7 +72,7 @@ impl Console {
         let question = without_controls(question);
         if self.terminal {
             let prompt = Input::<String>::new()
-                .with_prompt(question)
+                .with_prompt(question.trim_end())
                 .default(default.to_owned())
                 .allow_empty(true);
             return Ok(prompt

@@ -9,7 +9,7 @@ use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
-use pgha_dcs::etcd::{Credentials, EtcdConfig, TlsFiles};
+use pgha_dcs::etcd::EtcdConfig;
 use pgha_wire::config::{BasicAuth, Etcd, Finding, Severity, Source, load};
 use pgha_wire::yaml::emit::{KeyOrder, to_yaml};
 use pgha_wire::yaml::{Kind, Node, Value, parse};
@@ -175,7 +175,7 @@ pub fn read_settings(inputs: &Inputs) -> Result<Settings, CtlError> {
     Ok(Settings {
         scope: Some(config.scope).filter(|scope| scope != NO_SCOPE),
         namespace: config.namespace,
-        etcd: etcd_config(config.etcd)?,
+        etcd: etcd_config(&config.etcd)?,
         auth: config.ctl.authentication.or(config.restapi.authentication),
     })
 }
@@ -309,26 +309,8 @@ fn parse_dcs_url(url: &str) -> Result<DcsUrl, String> {
     Ok(DcsUrl { address, namespace })
 }
 
-fn etcd_config(etcd: Etcd) -> Result<EtcdConfig, CtlError> {
-    if etcd.endpoints.is_empty() {
-        return Err(CtlError::Config(
-            "etcd3.srv is not supported yet; name the endpoints in etcd3.hosts".to_owned(),
-        ));
-    }
-    let mut config = EtcdConfig::new(etcd.endpoints.iter().map(ToString::to_string));
-    if etcd.https || etcd.cacert.is_some() || etcd.cert.is_some() {
-        config.tls = Some(TlsFiles {
-            ca: etcd.cacert,
-            cert: etcd.cert,
-            key: etcd.key,
-        });
-    }
-    config.discover_members = !etcd.use_proxies;
-    config.credentials = etcd.username.map(|username| Credentials {
-        username,
-        password: etcd.password.map(|p| p.expose().to_owned()).unwrap_or_default(),
-    });
-    Ok(config)
+fn etcd_config(etcd: &Etcd) -> Result<EtcdConfig, CtlError> {
+    EtcdConfig::from_section(etcd).map_err(|e| CtlError::Config(e.to_string()))
 }
 
 #[cfg(test)]

@@ -244,6 +244,9 @@ impl Backend for Fake {
             peers.iter().map(|(name, _)| (name.clone(), view(name))).collect()
         })
     }
+    fn refresh(&self) -> Later<'_, ()> {
+        Box::pin(async {})
+    }
     fn reload(&self) {
         self.called("reload".into());
     }

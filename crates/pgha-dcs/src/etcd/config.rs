@@ -52,6 +52,33 @@ impl EtcdConfig {
         }
     }
 
+    /// From the `etcd3` section of a configuration file.
+    ///
+    /// # Errors
+    /// [`DcsError::Config`] when it names no endpoints, which is so with `srv` alone.
+    pub fn from_section(etcd: &pgha_wire::config::Etcd) -> Result<EtcdConfig, DcsError> {
+        if etcd.endpoints.is_empty() {
+            return Err(DcsError::Config {
+                setting: "etcd3.srv".to_owned(),
+                detail: "is not supported yet; name the endpoints in etcd3.hosts".to_owned(),
+            });
+        }
+        let mut config = EtcdConfig::new(etcd.endpoints.iter().map(ToString::to_string));
+        if etcd.https || etcd.cacert.is_some() || etcd.cert.is_some() {
+            config.tls = Some(TlsFiles {
+                ca: etcd.cacert.clone(),
+                cert: etcd.cert.clone(),
+                key: etcd.key.clone(),
+            });
+        }
+        config.discover_members = !etcd.use_proxies;
+        config.credentials = etcd.username.clone().map(|username| Credentials {
+            username,
+            password: etcd.password.as_ref().map(|p| p.expose().to_owned()).unwrap_or_default(),
+        });
+        Ok(config)
+    }
+
     /// Endpoints as URLs `scheme://host:port`, without duplicates, in the configured order.
     ///
     /// # Errors

@@ -74,6 +74,9 @@ async fn run(args: &Args) -> Result<()> {
             .out
             .clone()
             .unwrap_or_else(|| programs::repository().join("docs/benchmarks.md"));
+        if let Some(dir) = out.parent() {
+            std::fs::create_dir_all(dir)?;
+        }
         std::fs::write(&out, text).with_context(|| format!("cannot write {}", out.display()))?;
         eprintln!("written to {}", out.display());
     }

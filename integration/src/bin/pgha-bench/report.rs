@@ -7,6 +7,7 @@ use pgha_integration::agent::Agent;
 use pgha_integration::programs;
 
 use crate::measure::{Figures, Quantity, Timings};
+use crate::scenarios::CONNECTIONS;
 
 /// Renders all figures; the first with Patroni's own timings are compared with each other.
 pub fn render(all: &[Figures], rounds: u8) -> Result<String> {
@@ -26,7 +27,10 @@ pub fn render(all: &[Figures], rounds: u8) -> Result<String> {
         text,
         "Replication is asynchronous in all of them. \"Killed\" is `SIGKILL`: the kernel still closes the dead"
     )?;
-    writeln!(text, "node's connections, which a power cut would not do.\n")?;
+    writeln!(
+        text,
+        "node's connections, which a power cut would not do. REST is loaded over {CONNECTIONS} connections.\n"
+    )?;
     table(&mut text, &[patroni, pgha, short])?;
     text.push_str(
         "\nMore than 1 in the last column means that pgha is better by that factor, with the same timings. An agent that is\n\

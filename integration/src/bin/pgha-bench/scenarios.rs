@@ -25,7 +25,7 @@ const AFTER_TAKEOVER: Duration = Duration::from_secs(10);
 /// Length of the load on the REST API.
 const LOAD: Duration = Duration::from_secs(10);
 /// Connections of that load.
-const CONNECTIONS: usize = 8;
+pub const CONNECTIONS: usize = 8;
 /// Time for the cluster to come to rest before CPU time is counted.
 const SETTLE: Duration = Duration::from_secs(10);
 

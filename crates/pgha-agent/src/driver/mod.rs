@@ -1,0 +1,622 @@
+//! The driver: the asynchronous shell around the step machine. It performs effects, turns completions into events and
+//! publishes the status. It decides nothing.
+//!
+//! One task owns the node. Effects that wait run as tasks of their own and answer through the event queue; the fence is
+//! told in line, because whatever follows in the same batch may rely on it.
+
+pub mod backend;
+pub mod guard;
+pub mod identity;
+pub mod jobs;
+pub mod local;
+pub mod publish;
+pub mod store;
+pub mod tend;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use pgha_api::{Expect, PeerClient, StatusBoard};
+use pgha_core::effect::{CallbackAction, CallbackRole, Effect, FenceOrder};
+use pgha_core::event::{Event, OpId, Wake};
+use pgha_core::job::{Job, JobFailure, JobOutcome};
+use pgha_core::node::Node;
+use pgha_core::pg::{PgView, Postmaster, SqlRole, SqlView};
+use pgha_core::request::{Answer, Request, RequestId};
+use pgha_core::rule::Rule;
+use pgha_core::units::{Mono, Timeline};
+use pgha_core::view::{TimelineEnd, WatchdogView};
+use pgha_postgres::ProcessId;
+use pgha_wire::config::LocalConfig;
+use tokio::sync::{mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
+
+use self::guard::FenceGuard;
+use self::jobs::{Bench, run_job};
+use self::local::Local;
+use self::publish::{Tally, node_status};
+use self::store::Store;
+use crate::callbacks::{Action, CallbackRunner, Callbacks};
+use crate::clock::{self, Sleeper};
+use crate::error::AgentError;
+use crate::watchdog::{Watchdog, WatchdogConfig};
+
+/// Events that may wait for the node; tasks that send more wait themselves.
+pub const MAX_EVENTS: usize = 1024;
+/// Share of an observation for asking a standby without a wal receiver for its timeline.
+const TIMELINE_LIMIT: Duration = Duration::from_millis(800);
+/// How long callbacks may go on at the end.
+const CALLBACK_DRAIN: Duration = Duration::from_secs(5);
+
+/// What the REST threads and signal handlers ask of the driver.
+#[derive(Debug)]
+pub enum Command {
+    /// An operator's request; the answer goes back.
+    Request(Request, oneshot::Sender<Answer>),
+    /// Look at PostgreSQL now and publish that; tells when it is published.
+    Refresh(oneshot::Sender<()>),
+    /// Read the configuration files again.
+    Reload,
+    /// Run a cycle now.
+    Wake,
+    /// Stop for good.
+    Terminate,
+}
+
+/// What the driver is made of.
+pub struct Parts {
+    /// etcd.
+    pub store: Store,
+    /// Configuration in force.
+    pub local: Arc<ArcSwap<Local>>,
+    /// The fence.
+    pub fence: FenceGuard,
+    /// What a fence found running enforces.
+    pub found_fence: Option<FenceOrder>,
+    /// Asks other members.
+    pub peers: Arc<PeerClient>,
+    /// What the REST API shows.
+    pub board: Arc<StatusBoard>,
+    /// The queue's sending end, for tasks.
+    pub events: mpsc::Sender<Event>,
+    /// The queue.
+    pub inbox: mpsc::Receiver<Event>,
+    /// Commands of the REST API and of signals.
+    pub commands: mpsc::Receiver<Command>,
+    /// Reads the configuration again.
+    pub reread: Box<dyn Fn() -> Result<LocalConfig, String> + Send>,
+    /// The private state directory.
+    pub state_dir: PathBuf,
+    /// The dynamic configuration found on disk.
+    pub cached_config: Option<String>,
+    /// The node.
+    pub node: Node,
+}
+
+/// The driver.
+pub struct Driver {
+    parts: Parts,
+    tally: Tally,
+    callbacks: CallbackRunner,
+    watchdog: Watchdog,
+    job: Option<(OpId, CancellationToken)>,
+    requests: BTreeMap<RequestId, oneshot::Sender<Answer>>,
+    next_request: u64,
+    watching: Option<ProcessId>,
+    refreshing: Vec<oneshot::Sender<()>>,
+    live: Option<PgView>,
+    refreshed: (mpsc::Sender<PgView>, mpsc::Receiver<PgView>),
+    history: Option<(Timeline, Vec<TimelineEnd>)>,
+    history_in: (mpsc::Sender<(Timeline, Vec<TimelineEnd>)>, mpsc::Receiver<(Timeline, Vec<TimelineEnd>)>),
+}
+
+/// How the daemon ends.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Ending {
+    /// Exit code.
+    pub code: u8,
+    /// PostgreSQL and the fence go on.
+    pub leave_running: bool,
+}
+
+impl Driver {
+    /// Puts the parts together.
+    ///
+    /// # Errors
+    /// A callback command cannot be parsed.
+    pub fn new(parts: Parts) -> Result<Driver, AgentError> {
+        let local = parts.local.load_full();
+        let callbacks = CallbackRunner::new(local.config.scope.clone(), callbacks_of(&local)?);
+        let watchdog = Watchdog::new(watchdog_config(&local));
+        Ok(Driver {
+            parts,
+            tally: Tally::default(),
+            callbacks,
+            watchdog,
+            job: None,
+            requests: BTreeMap::new(),
+            next_request: 1,
+            watching: None,
+            refreshing: Vec::new(),
+            live: None,
+            refreshed: mpsc::channel(1),
+            history: None,
+            history_in: mpsc::channel(1),
+        })
+    }
+
+    /// Runs until the node says that the daemon ends.
+    ///
+    /// # Errors
+    /// No timer on the boot clock can be had.
+    pub async fn run(mut self) -> Result<Ending, AgentError> {
+        let mut sleeper = Sleeper::new()?;
+        let _watch = self.parts.store.watch(self.parts.events.clone());
+        if let Some(order) = self.parts.found_fence {
+            tracing::info!(?order, "the fence goes on with what it was told before");
+            self.feed(Event::FenceAttached(order)).await;
+        }
+        self.probe_watchdog().await;
+        let mut ending = self.feed(Event::Wake(Wake::Now)).await;
+        while ending.is_none() {
+            let wake = self.parts.node.next_wake();
+            ending = tokio::select! {
+                Some(event) = self.parts.inbox.recv() => self.feed(event).await,
+                Some(command) = self.parts.commands.recv() => self.obey(command).await,
+                Some(view) = self.refreshed.1.recv() => { self.refreshed(view); None }
+                Some(history) = self.history_in.1.recv() => { self.history = Some(history); None }
+                slept = sleeper.until(wake) => { slept?; self.feed(Event::Wake(Wake::Timer)).await }
+            };
+        }
+        if !self.callbacks.drain(CALLBACK_DRAIN).await {
+            tracing::warn!("a callback still runs; leaving it");
+        }
+        Ok(ending.unwrap_or(Ending { code: 1, leave_running: false }))
+    }
+
+    // ---- events in ----
+
+    /// Hands one event to the node, performs what it wants, publishes.
+    async fn feed(&mut self, event: Event) -> Option<Ending> {
+        let now = clock::now();
+        match &event {
+            Event::DcsRead { view: Some(_), .. } => self.tally.dcs_last_seen = Some(now.wall),
+            Event::Observed { view, .. } => {
+                self.live = None;
+                self.watch_postmaster(view);
+            }
+            Event::JobEnded { op, .. } => {
+                self.job.take_if(|(running, _)| running == op);
+            }
+            _ => {}
+        }
+        if let Event::JobEnded { outcome, .. } = &event {
+            self.note_job_end(outcome);
+        }
+        let mut queue = self.parts.node.handle(now, event);
+        for violation in self.parts.node.take_violations() {
+            tracing::error!(invariant = violation.invariant, "refused: {}", violation.what);
+        }
+        self.note_decision();
+        let mut fence_holds = true;
+        let mut ending = None;
+        for effect in queue.drain(..) {
+            match effect {
+                Effect::SetFence(order) => fence_holds &= self.set_fence(order).await,
+                Effect::StartJob { op, job } if !fence_holds => self.refuse_job(op, &job),
+                Effect::Exit { code, reason, leave_running } => {
+                    self.note_exit(code, &reason);
+                    ending = Some(Ending { code: u8::try_from(code).unwrap_or(1), leave_running });
+                }
+                other => self.perform(other),
+            }
+        }
+        self.publish();
+        ending
+    }
+
+    fn refuse_job(&self, op: OpId, job: &Job) {
+        tracing::error!(?job, "not begun: the fence did not confirm its order");
+        let outcome = JobOutcome::Failed { failure: JobFailure::Fenced, reason: "the fence did not confirm its order".to_owned() };
+        self.send_later(async move { Event::JobEnded { op, outcome } });
+    }
+
+    async fn obey(&mut self, command: Command) -> Option<Ending> {
+        match command {
+            Command::Request(request, answer) => {
+                let id = RequestId(self.next_request);
+                self.next_request += 1;
+                self.requests.insert(id, answer);
+                self.feed(Event::Requested { id, request }).await
+            }
+            Command::Refresh(done) => {
+                self.refresh(done);
+                None
+            }
+            Command::Reload => self.reload().await,
+            Command::Wake => self.feed(Event::Wake(Wake::Now)).await,
+            Command::Terminate => {
+                tracing::info!("told to stop");
+                self.feed(Event::Terminate).await
+            }
+        }
+    }
+
+    async fn reload(&mut self) -> Option<Ending> {
+        let config = match (self.parts.reread)() {
+            Ok(config) => config,
+            Err(reason) => {
+                tracing::error!("the configuration was not reloaded, the old one stays: {reason}");
+                return None;
+            }
+        };
+        let before = self.parts.local.load_full();
+        let local = Arc::new(Local::new(config, &before.dynamic_text, &self.parts.state_dir, before.major, Some(&before)));
+        match callbacks_of(&local) {
+            Ok(callbacks) => self.callbacks.reconfigure(callbacks),
+            Err(error) => tracing::error!(%error, "the callbacks stay as they were"),
+        }
+        self.watchdog.reconfigure(watchdog_config(&local));
+        let spec = local.node_spec(self.parts.cached_config.clone());
+        self.parts.local.store(local);
+        tracing::info!("the configuration was reloaded");
+        self.feed(Event::Reconfigured(Box::new(spec))).await
+    }
+
+    // ---- effects out ----
+
+    /// Runs something beside the driver whose result is an event.
+    fn send_later(&self, work: impl Future<Output = Event> + Send + 'static) {
+        let events = self.parts.events.clone();
+        tokio::spawn(async move {
+            let event = work.await;
+            if events.send(event).await.is_err() {
+                tracing::debug!("an event came after the end");
+            }
+        });
+    }
+
+    fn perform(&mut self, effect: Effect) {
+        let store = self.parts.store.clone();
+        let local = self.parts.local.load_full();
+        match effect {
+            Effect::ReadDcs { op, budget } => self.send_later(async move { store.perform_read(op, budget).await }),
+            Effect::Observe { op, budget } => self.observe(op, budget, local),
+            Effect::AskPeers { op, peers, budget } => self.ask_peers(op, peers, budget),
+            Effect::GrantLease { op, ttl, budget } => {
+                self.send_later(async move { store.perform_grant(op, ttl, budget).await });
+            }
+            Effect::KeepLease { op, lease, budget } => {
+                self.send_later(async move { store.perform_keep(op, lease, budget).await });
+            }
+            Effect::Commit { op, commit, budget } => {
+                self.send_later(async move { store.perform_commit(op, &local.identity, &commit, budget).await });
+            }
+            Effect::StartJob { op, job } => self.start_job(op, job, local),
+            Effect::CancelJob { op } => {
+                if let Some((_, cancel)) = self.job.as_ref().filter(|(running, _)| *running == op) {
+                    cancel.cancel();
+                }
+            }
+            Effect::Tend { op, items } => self.tend(op, items),
+            Effect::Callback { action, role } => self.callbacks.call(callback_action(action), callback_role(role)),
+            Effect::Answer { id, answer } => {
+                if let Some(waiting) = self.requests.remove(&id)
+                    && waiting.send(answer).is_err()
+                {
+                    tracing::debug!("nobody waits for the answer any more");
+                }
+            }
+            // Handled in line by `feed`.
+            Effect::SetFence(_) | Effect::Exit { .. } => {}
+        }
+    }
+
+    fn observe(&self, op: OpId, budget: Duration, local: Arc<Local>) {
+        let (known, history_out) = (self.history.clone(), self.history_in.0.clone());
+        self.send_later(async move {
+            let view = look(&local, budget).await;
+            let timeline_history = match view.facts().map(|f| &f.role) {
+                Some(SqlRole::Primary { timeline, .. }) if timeline.0 > 1 => read_history(&local, *timeline, known, &history_out).await,
+                Some(SqlRole::Primary { .. } | SqlRole::Standby(_)) | None => Vec::new(),
+            };
+            Event::Observed { op, view: Box::new(view), timeline_history }
+        });
+    }
+
+    fn ask_peers(&self, op: OpId, peers: Vec<(pgha_core::units::MemberName, String)>, budget: Duration) {
+        let client = Arc::clone(&self.parts.peers);
+        let v = self.parts.node.view();
+        let system_id = v.pg.control().map(|c| c.system_id);
+        let expect = Expect { scope: v.me.scope.clone(), system_id };
+        self.send_later(async move {
+            let answers = client.ask(&peers, &expect, budget).await;
+            for (name, answer) in &answers {
+                tracing::debug!(peer = name.as_str(), ?answer, "peer");
+            }
+            Event::PeersAnswered { op, answers }
+        });
+    }
+
+    fn start_job(&mut self, op: OpId, job: Job, local: Arc<Local>) {
+        let cancel = CancellationToken::new();
+        self.job = Some((op, cancel.clone()));
+        if matches!(job, Job::Promote) {
+            self.tally.promotions += 1;
+        }
+        if matches!(job, Job::Stop { .. }) && self.parts.node.view().pg.says_primary() {
+            self.tally.demotions += 1;
+        }
+        tracing::info!(?job, "begins");
+        let bench = Bench {
+            promote_limit: self.parts.node.view().settings().loop_wait.max(Duration::from_secs(10)),
+            local,
+            fence: self.parts.fence.clone(),
+            events: self.parts.events.clone(),
+            cancel,
+            op,
+        };
+        self.send_later(async move {
+            let outcome = run_job(&bench, &job).await;
+            Event::JobEnded { op, outcome }
+        });
+    }
+
+    fn tend(&self, op: OpId, items: Vec<pgha_core::effect::Tend>) {
+        let v = self.parts.node.view();
+        let text = v.cluster().and_then(|c| c.config.as_ref()).map(|k| k.text.clone());
+        let errand = tend::Errand {
+            local: Arc::clone(&self.parts.local),
+            state_dir: self.parts.state_dir.clone(),
+            fence: self.parts.fence.clone(),
+            config_text: text,
+            pg: v.pg.clone(),
+        };
+        self.send_later(async move {
+            errand.run(items).await;
+            Event::Tended { op }
+        });
+    }
+
+    async fn set_fence(&mut self, order: FenceOrder) -> bool {
+        let holds = self.parts.fence.set(order).await;
+        let status = match order {
+            FenceOrder::Until(_) if self.watchdog.status().active => self.watchdog.keepalive(),
+            FenceOrder::Until(_) => self.watchdog.arm(),
+            FenceOrder::StandbyOnly | FenceOrder::Paused => {
+                self.watchdog.disarm();
+                self.watchdog.status()
+            }
+        };
+        let seen = watchdog_view(&status);
+        if self.parts.node.view().memory.watchdog != seen {
+            self.send_later(async move { Event::Watchdog(seen) });
+        }
+        if !holds {
+            self.send_later(async { Event::FenceLost });
+        }
+        holds
+    }
+
+    async fn probe_watchdog(&mut self) {
+        let status = self.watchdog.probe();
+        if let Some(reason) = &status.failed {
+            tracing::info!(reason, "the watchdog cannot be used");
+        }
+        let seen = watchdog_view(&status);
+        let _ending = self.feed(Event::Watchdog(seen)).await;
+    }
+
+    // ---- PostgreSQL's process ----
+
+    /// Waits beside the driver for the end of the postmaster that was seen, and adopts one that the fence does not know.
+    fn watch_postmaster(&mut self, view: &PgView) {
+        let Postmaster::Running { pid, start_ticks, .. } = view.postmaster else { return };
+        let process = ProcessId { pid, start_ticks };
+        if self.watching == Some(process) {
+            return;
+        }
+        self.watching = Some(process);
+        let fence = self.parts.fence.clone();
+        self.send_later(async move {
+            if !fence.guards(process).await {
+                fence.adopt(process).await;
+            }
+            if let Err(error) = pgha_postgres::wait_exit(process).await {
+                tracing::warn!(error = error.chain(), "cannot wait for the postmaster's exit");
+                // Without the kernel's word the heartbeat notices.
+                std::future::pending::<()>().await;
+            }
+            tracing::info!(pid, "the postmaster has exited");
+            Event::Wake(Wake::PostmasterExited)
+        });
+    }
+
+    /// Looks at PostgreSQL for somebody who asks over REST; several who ask at once share one look.
+    fn refresh(&mut self, done: oneshot::Sender<()>) {
+        self.refreshing.push(done);
+        if self.refreshing.len() > 1 {
+            return;
+        }
+        let (local, out) = (self.parts.local.load_full(), self.refreshed.0.clone());
+        tokio::spawn(async move {
+            let view = look(&local, Duration::from_millis(500)).await;
+            if out.send(view).await.is_err() {
+                tracing::debug!("a look came after the end");
+            }
+        });
+    }
+
+    fn refreshed(&mut self, view: PgView) {
+        // A look that learned nothing replaces nothing.
+        if !matches!(view.sql, SqlView::NotAsked | SqlView::Unanswered { .. }) || !view.is_running() {
+            self.live = Some(view);
+        }
+        self.publish();
+        for waiting in self.refreshing.drain(..) {
+            if waiting.send(()).is_err() {
+                tracing::debug!("whoever asked has gone");
+            }
+        }
+    }
+
+    // ---- what people see ----
+
+    fn publish(&self) {
+        let node = &self.parts.node;
+        let status = node_status(node, &self.tally, self.live.as_ref(), node.next_wake());
+        let cluster = node.view().last_cluster().cloned().map(Arc::new);
+        self.parts.board.publish(status, cluster, clock::now());
+    }
+
+    /// Logs a decision when its rule changed, and counts it.
+    fn note_decision(&mut self) {
+        let Some((decision, at)) = self.parts.node.last_decision() else { return };
+        if at != clock_of(&self.parts.node) {
+            return;
+        }
+        *self.tally.decisions.entry(decision.rule.number()).or_insert(0) += 1;
+        self.tally.loop_duration = Some(self.parts.node.last_cycle_ended().since(self.parts.node.cycle_started())).filter(|d| !d.is_zero());
+        let (rule, because) = (decision.rule, decision.because.clone());
+        if self.tally.last_rule == Some(rule) || is_routine(rule) {
+            tracing::debug!(rule = rule.number(), "{because}");
+            return;
+        }
+        self.tally.last_rule = Some(rule);
+        tracing::info!(rule = rule.number(), "{because}");
+    }
+
+    fn note_job_end(&self, outcome: &JobOutcome) {
+        let Some(job) = self.parts.node.view().memory.job.as_ref() else { return };
+        let took = clock::boot().since(job.since).as_millis();
+        match outcome {
+            JobOutcome::Done | JobOutcome::Divergence(_) => tracing::info!(job = ?job.job, ms = took, ?outcome, "done"),
+            JobOutcome::Failed { failure, reason } => tracing::error!(job = ?job.job, ms = took, ?failure, "failed: {reason}"),
+            JobOutcome::Cancelled => tracing::warn!(job = ?job.job, ms = took, "cancelled"),
+        }
+    }
+
+    fn note_exit(&self, code: i32, reason: &str) {
+        if code == 0 {
+            tracing::info!("{reason}");
+        } else {
+            tracing::error!("{reason}");
+        }
+    }
+}
+
+/// The boot time of the event handled last.
+fn clock_of(node: &Node) -> Mono {
+    node.view().now.mono
+}
+
+/// Steps of the heartbeat: logged only when something asks for detail.
+fn is_routine(rule: Rule) -> bool {
+    matches!(rule, Rule::LeadHoldLeaderKey | Rule::JobHoldLeaderKey | Rule::DownHoldLeaderKey | Rule::JobInProgress)
+}
+
+/// Observes, and asks a standby without a wal receiver for the timeline it replays: pg_control lags behind there.
+async fn look(local: &Local, budget: Duration) -> PgView {
+    let mut view = local.instance.observe(clock::boot(), budget).await;
+    if let SqlView::Answered(facts) = &mut view.sql
+        && let SqlRole::Standby(standby) = &mut facts.role
+        && standby.wal_receiver.is_none()
+    {
+        let me = jobs::local_address(local.instance.spec());
+        match local.instance.identify_system(&me, TIMELINE_LIMIT.min(budget)).await {
+            Ok(identity) => standby.timeline = standby.timeline.max(Some(identity.timeline)),
+            Err(error) => tracing::debug!(error = error.chain(), "the timeline is known from pg_control only"),
+        }
+    }
+    view
+}
+
+async fn read_history(
+    local: &Local,
+    timeline: Timeline,
+    known: Option<(Timeline, Vec<TimelineEnd>)>,
+    out: &mpsc::Sender<(Timeline, Vec<TimelineEnd>)>,
+) -> Vec<TimelineEnd> {
+    if let Some((of, lines)) = known.filter(|(of, _)| *of == timeline) {
+        tracing::trace!(timeline = of.0, "history known");
+        return lines;
+    }
+    let file = match local.instance.history(timeline).await {
+        Ok(Some(file)) => file,
+        Ok(None) => return Vec::new(),
+        Err(error) => {
+            tracing::warn!(error = error.chain(), "the timeline history file cannot be read");
+            return Vec::new();
+        }
+    };
+    let lines: Vec<TimelineEnd> = file
+        .entries
+        .into_iter()
+        .map(|e| TimelineEnd { timeline: e.timeline, switchpoint: e.switchpoint, reason: e.reason })
+        .collect();
+    // A full channel means that the same answer is on its way already.
+    let _full = out.try_send((timeline, lines.clone()));
+    lines
+}
+
+fn callbacks_of(local: &Local) -> Result<Callbacks, AgentError> {
+    let c = &local.effective.callbacks;
+    let all = [
+        (Action::OnStart, &c.on_start),
+        (Action::OnStop, &c.on_stop),
+        (Action::OnRestart, &c.on_restart),
+        (Action::OnReload, &c.on_reload),
+        (Action::OnRoleChange, &c.on_role_change),
+    ];
+    Callbacks::parse(all.into_iter().filter_map(|(action, text)| Some((action, text.as_deref()?))))
+}
+
+fn callback_action(action: CallbackAction) -> Action {
+    match action {
+        CallbackAction::OnStart => Action::OnStart,
+        CallbackAction::OnStop => Action::OnStop,
+        CallbackAction::OnRestart => Action::OnRestart,
+        CallbackAction::OnReload => Action::OnReload,
+        CallbackAction::OnRoleChange => Action::OnRoleChange,
+    }
+}
+
+fn callback_role(role: CallbackRole) -> &'static str {
+    match role {
+        CallbackRole::Primary => "primary",
+        CallbackRole::Replica => "replica",
+        CallbackRole::StandbyLeader => "standby_leader",
+        CallbackRole::Demoted => "demoted",
+        CallbackRole::Uninitialized => "uninitialized",
+    }
+}
+
+fn watchdog_config(local: &Local) -> WatchdogConfig {
+    use crate::watchdog::{Driver as Device, Mode};
+    use pgha_wire::config::WatchdogMode;
+    let (w, settings) = (&local.config.watchdog, local.settings());
+    WatchdogConfig {
+        mode: match w.mode {
+            WatchdogMode::Off => Mode::Off,
+            WatchdogMode::Automatic => Mode::Automatic,
+            WatchdogMode::Required => Mode::Required,
+        },
+        driver: if w.testing { Device::Testing } else { Device::Linux },
+        device: w.device.clone(),
+        safety_margin: u64::try_from(w.safety_margin).ok().map(Duration::from_secs),
+        ttl: settings.ttl,
+        loop_wait: settings.loop_wait,
+    }
+}
+
+fn watchdog_view(status: &crate::watchdog::WatchdogStatus) -> WatchdogView {
+    match (status.mode, status.active, &status.failed) {
+        (crate::watchdog::Mode::Off, _, _) => WatchdogView::Off,
+        (_, true, _) => WatchdogView::Armed,
+        (_, false, Some(_)) => WatchdogView::Failed,
+        (_, false, None) => WatchdogView::Usable,
+    }
+}
