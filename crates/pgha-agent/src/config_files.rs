@@ -33,13 +33,19 @@ fn read_path(path: &Path) -> Result<Vec<(String, String)>, Vec<String>> {
     let trouble = |path: &Path, e: std::io::Error| vec![format!("cannot read {}: {e}", path.display())];
     let mut paths: Vec<PathBuf> = if path.is_dir() {
         let entries = std::fs::read_dir(path).map_err(|e| trouble(path, e))?;
-        entries.filter_map(|entry| Some(entry.ok()?.path())).filter(|p| is_yaml(p)).collect()
+        entries
+            .filter_map(|entry| Some(entry.ok()?.path()))
+            .filter(|p| is_yaml(p))
+            .collect()
     } else {
         vec![path.to_path_buf()]
     };
     paths.sort();
     if paths.is_empty() {
-        return Err(vec![format!("{}: the directory holds no *.yml or *.yaml file", path.display())]);
+        return Err(vec![format!(
+            "{}: the directory holds no *.yml or *.yaml file",
+            path.display()
+        )]);
     }
     let read = |p: PathBuf| match std::fs::read_to_string(&p) {
         Ok(text) => Ok((p.display().to_string(), text)),

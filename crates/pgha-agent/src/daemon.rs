@@ -93,12 +93,17 @@ pub fn run(path: Option<&Path>, loaded: Loaded) -> ExitCode {
 async fn serve(path: Option<PathBuf>, config: LocalConfig) -> Result<Ending, Refusal> {
     let pg = &config.postgresql;
     if nix::unistd::geteuid().is_root() {
-        return Err(Refusal("pgha does not run as root, since PostgreSQL refuses root: start it as the owner of the data directory".to_owned()));
+        return Err(Refusal(
+            "pgha does not run as root, since PostgreSQL refuses root: start it as the owner of the data directory"
+                .to_owned(),
+        ));
     }
     let state_dir = Arc::new(StateDir::open(config.pgha.state_dir.as_deref(), &pg.data_dir)?);
     let _only_agent = state_dir.lock_agent()?;
     let cached_config = read_cache(&config);
-    let dynamic = cached_config.clone().unwrap_or_else(|| config.bootstrap.dcs.to_string());
+    let dynamic = cached_config
+        .clone()
+        .unwrap_or_else(|| config.bootstrap.dcs.to_string());
     let major = installed_major(&config, &dynamic, state_dir.path()).await?;
     let local = Local::new(config, &dynamic, state_dir.path(), major, None);
 
@@ -118,9 +123,6 @@ async fn serve(path: Option<PathBuf>, config: LocalConfig) -> Result<Ending, Ref
         (FenceGuard::Off, None)
     };
     wait_for_etcd(&dcs).await?;
-    for warning in store.warnings() {
-        tracing::warn!("{warning}");
-    }
     refuse_namesake(&store, &local).await?;
 
     let node = Node::new(clock::now(), local.node_spec(cached_config.clone()));
@@ -138,10 +140,11 @@ async fn serve(path: Option<PathBuf>, config: LocalConfig) -> Result<Ending, Ref
     };
     let api = Api::new(Arc::clone(&board), Arc::new(backend), &settings)?;
     let server = ApiServer::start(&listen.host, listen.port, api.router(), Arc::new(clock::boot))?;
-    tracing::info!(address = %server.address(), "the REST API listens");
 
     let reread = move || -> Result<LocalConfig, String> {
-        config_files::read(path.as_deref()).map(|l| l.config).map_err(|lines| lines.join("; "))
+        config_files::read(path.as_deref())
+            .map(|l| l.config)
+            .map_err(|lines| lines.join("; "))
     };
     let driver = Driver::new(Parts {
         store,
@@ -213,7 +216,9 @@ async fn refuse_namesake(store: &Store, local: &Local) -> Result<(), Refusal> {
         tokio::time::sleep(START_PAUSE).await;
     };
     let name = &local.config.name;
-    let Some(url) = namesake(&view, name) else { return Ok(()) };
+    let Some(url) = namesake(&view, name) else {
+        return Ok(());
+    };
     if answers(url).await {
         return Err(Refusal(format!(
             "Can't start; there is already a node named '{name}' running (it answers at {url}). Give this node another name, or stop that one"
@@ -225,7 +230,9 @@ async fn refuse_namesake(store: &Store, local: &Local) -> Result<(), Refusal> {
 /// Any HTTP answer counts, whatever it says.
 async fn answers(api_url: &str) -> bool {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
-    let Some((host, port)) = pgha_core::conninfo::host_port(api_url) else { return false };
+    let Some((host, port)) = pgha_core::conninfo::host_port(api_url) else {
+        return false;
+    };
     let ask = async {
         let mut stream = tokio::net::TcpStream::connect((host.as_str(), port)).await.ok()?;
         stream.write_all(b"GET /liveness HTTP/1.0\r\n\r\n").await.ok()?;
@@ -270,6 +277,10 @@ fn api_settings(config: &LocalConfig) -> ApiSettings {
             ServerTokens::ProductOnly => "pgha".to_owned(),
             ServerTokens::Minimal | ServerTokens::Original => format!("pgha/{}", env!("CARGO_PKG_VERSION")),
         },
-        extra_headers: r.http_extra_headers.iter().map(|(k, v)| (k.clone(), v.clone())).collect(),
+        extra_headers: r
+            .http_extra_headers
+            .iter()
+            .map(|(k, v)| (k.clone(), v.clone()))
+            .collect(),
     }
 }

@@ -35,9 +35,14 @@ pub fn start(log: &Log) -> Result<(), AgentError> {
         LogLevel::Error | LogLevel::Critical => "error",
     };
     // Libraries tell the life of their connections at info; that is detail here.
-    let filter = EnvFilter::new(format!("warn,pgha={level},pgha_agent={level},pgha_api={level},pgha_dcs={level},pgha_postgres={level}"));
+    let filter = EnvFilter::new(format!(
+        "warn,pgha={level},pgha_agent={level},pgha_api={level},pgha_dcs={level},pgha_postgres={level}"
+    ));
     let sink = Sink::open(log)?;
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(sink).with_ansi(false);
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(sink)
+        .with_ansi(false);
     let set = if log.json {
         builder.json().flatten_event(true).with_timer(Clock).try_init()
     } else {
@@ -95,7 +100,10 @@ impl Sink {
         };
         let (lines, queue) = sync_channel(usize::try_from(log.max_queue_size.max(1)).unwrap_or(1000));
         let lost = Arc::new(AtomicU64::new(0));
-        let sink = Sink { lines, lost: Arc::clone(&lost) };
+        let sink = Sink {
+            lines,
+            lost: Arc::clone(&lost),
+        };
         let thread = std::thread::Builder::new().name("pgha-log".to_owned());
         thread
             .stack_size(128 * 1024)
@@ -110,7 +118,10 @@ fn write_lines(queue: &Receiver<Vec<u8>>, out: &Mutex<Box<dyn Write + Send>>, lo
         let mut out = out.lock().unwrap_or_else(PoisonError::into_inner);
         let missing = lost.swap(0, Ordering::Relaxed);
         if missing > 0 {
-            let _unwritable = writeln!(out, "WARNING: {missing} log lines were lost: the log is not read fast enough");
+            let _unwritable = writeln!(
+                out,
+                "WARNING: {missing} log lines were lost: the log is not read fast enough"
+            );
         }
         // There is nowhere to complain when the log itself cannot be written.
         let _unwritable = out.write_all(&line).and_then(|()| out.flush());
@@ -147,7 +158,10 @@ impl Drop for Line<'_> {
 impl<'a> MakeWriter<'a> for Sink {
     type Writer = Line<'a>;
     fn make_writer(&'a self) -> Line<'a> {
-        Line { sink: self, text: Vec::new() }
+        Line {
+            sink: self,
+            text: Vec::new(),
+        }
     }
 }
 
@@ -168,7 +182,13 @@ impl Rotating {
             .open(&path)
             .map_err(|e| AgentError::os(format!("open the log file {}", path.display()), e))?;
         let written = file.metadata().map_or(0, |m| m.len());
-        Ok(Rotating { path, file, written, limit, keep })
+        Ok(Rotating {
+            path,
+            file,
+            written,
+            limit,
+            keep,
+        })
     }
 
     fn rotate(&mut self) -> std::io::Result<()> {

@@ -7,7 +7,11 @@ use pgha_agent::pid1::{self, Split};
 use pgha_agent::{config_files, daemon};
 
 #[derive(Parser)]
-#[command(name = "pgha", version, about = "Keeps PostgreSQL available: a native agent that speaks Patroni's configuration, etcd keys and REST API")]
+#[command(
+    name = "pgha",
+    version,
+    about = "Keeps PostgreSQL available: a native agent that speaks Patroni's configuration, etcd keys and REST API"
+)]
 struct Cli {
     /// A Patroni YAML file, or a directory of them. Without it, PATRONI_CONFIGURATION or PATRONI_* variables are read.
     config: Option<std::path::PathBuf>,

@@ -219,7 +219,9 @@ impl Api {
         match kind {
             Kind::Health if method == Method::GET => Some(self.status_body(health(target, status, now), &published)),
             Kind::Health => Some(bare(health(target, status, now), Body::empty())),
-            Kind::Patroni if now.since(published.published_at.mono) < REFRESH_AFTER => Some(self.status_body(200, &published)),
+            Kind::Patroni if now.since(published.published_at.mono) < REFRESH_AFTER => {
+                Some(self.status_body(200, &published))
+            }
             Kind::Liveness => Some(bare(liveness(status, now), Body::empty())),
             Kind::Readiness => Some(bare(readiness(target, status, now), Body::empty())),
             Kind::Metrics => Some(self.respond(Reply {

@@ -53,6 +53,12 @@ pub struct ClusterView {
 }
 
 impl ClusterView {
+    /// Is there a key of this name whose value could not be understood?
+    pub fn is_unreadable(&self, key: &str) -> bool {
+        self.unreadable
+            .iter()
+            .any(|(name, _)| name.rsplit('/').next() == Some(key))
+    }
     /// The name in the leader key.
     pub fn leader_name(&self) -> Option<&MemberName> {
         self.leader.as_ref().map(|l| &l.name)

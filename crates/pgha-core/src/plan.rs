@@ -55,10 +55,12 @@ pub fn acquire(v: &View) -> Option<Commit> {
         name: v.me.name.clone(),
         lease,
     }];
-    guards.push(match &c.status {
-        Some(status) => Guard::Unchanged(Key::Status, status.mod_revision),
-        None => Guard::Absent(Key::Status),
-    });
+    match &c.status {
+        Some(status) => guards.push(Guard::Unchanged(Key::Status, status.mod_revision)),
+        // Garbage has no revision to compare with here; the first proof replaces it.
+        None if c.is_unreadable("status") => {}
+        None => guards.push(Guard::Absent(Key::Status)),
+    }
     changes.push(Change::PutStatus(status_value(v, None, false)));
     found_cluster(v, c, &mut guards, &mut changes);
     if let Some(wish) = c.failover.as_ref().filter(|w| w.scheduled_at.is_none()) {
@@ -91,7 +93,8 @@ fn found_cluster(v: &View, c: &ClusterView, guards: &mut Vec<Guard>, changes: &m
             (Initialize::InProgress { .. } | Initialize::Done(_) | Initialize::Unreadable, _) => {}
         }
     }
-    if c.config.is_none() {
+    // A /config that cannot be understood is somebody's work: it stays, and the last good settings stay in force.
+    if c.config.is_none() && !c.is_unreadable("config") {
         guards.push(Guard::Absent(Key::Config));
         changes.push(Change::PutConfig(first_config(v)));
     }
@@ -260,7 +263,11 @@ fn update_history(v: &View, c: &ClusterView, guard: Guard) -> Option<Commit> {
     let complete = old
         .and_then(|h| h.lines.last())
         .is_some_and(|l| l.timeline.0 + 1 == timeline.0 && !l.new_leader.is_empty());
-    if timeline.0 <= 1 || complete || v.timeline_history.last().is_none_or(|l| l.timeline.0 + 1 != timeline.0) {
+    if timeline.0 <= 1
+        || complete
+        || c.is_unreadable("history")
+        || v.timeline_history.last().is_none_or(|l| l.timeline.0 + 1 != timeline.0)
+    {
         return None;
     }
     let newest = v.timeline_history.len() - 1;

@@ -132,7 +132,8 @@ pub fn in_sync_set(view: &View, cluster: &ClusterView, name: &MemberName) -> boo
             let same = |other: &MemberName| other.as_str().eq_ignore_ascii_case(name.as_str());
             sync.leader.as_ref().is_some_and(same) || sync.standbys.iter().any(same)
         }
-        Some(_) | None => true,
+        // Who may lead stands in a key that cannot be understood: nobody, until a person mends it.
+        Some(_) | None => !(view.settings().is_synchronous() && cluster.is_unreadable("sync")),
     }
 }
 

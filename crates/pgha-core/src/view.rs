@@ -408,7 +408,10 @@ impl View {
         if paused && (self.holds_leader_key() || self.cluster().is_none()) {
             return Some(LeadsUntil::Lifted);
         }
-        self.memory.proof.filter(|_| self.memory.maybe_writable).map(|p| LeadsUntil::Proven(p.deadline))
+        self.memory
+            .proof
+            .filter(|_| self.memory.maybe_writable)
+            .map(|p| LeadsUntil::Proven(p.deadline))
     }
     /// Does `/primary` answer 200 at `now`? Only while the proof holds and PostgreSQL said that it is no standby.
     pub fn answers_as_primary(&self, now: Mono) -> bool {

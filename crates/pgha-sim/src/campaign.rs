@@ -47,7 +47,9 @@ pub fn run_seed(seed: u64, with_trace: bool) -> Outcome {
         }
     }
     if events > MAX_EVENTS {
-        world.violations.push(format!("livelock: more than {MAX_EVENTS} events"));
+        world
+            .violations
+            .push(format!("livelock: more than {MAX_EVENTS} events"));
     }
     if world.violations.is_empty() {
         world.check_progress();

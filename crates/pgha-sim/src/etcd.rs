@@ -32,13 +32,25 @@ struct Lease {
 impl SimEtcd {
     /// An empty store.
     pub fn new() -> SimEtcd {
-        SimEtcd { revision: 1, next_lease: 7000, ..SimEtcd::default() }
+        SimEtcd {
+            revision: 1,
+            next_lease: 7000,
+            ..SimEtcd::default()
+        }
     }
 
     /// All keys below a prefix.
     pub fn read(&self, prefix: &str) -> Snapshot {
-        let keys = self.keys.values().filter(|kv| kv.key.starts_with(prefix)).cloned().collect();
-        Snapshot { revision: Revision(self.revision), keys }
+        let keys = self
+            .keys
+            .values()
+            .filter(|kv| kv.key.starts_with(prefix))
+            .cloned()
+            .collect();
+        Snapshot {
+            revision: Revision(self.revision),
+            keys,
+        }
     }
 
     /// One key.
@@ -65,7 +77,13 @@ impl SimEtcd {
                 Op::Put { key, value, lease } => {
                     let revision = Revision(self.revision);
                     let create_revision = self.keys.get(key).map_or(revision, |old| old.create_revision);
-                    let kv = KeyValue { key: key.clone(), value: value.clone(), create_revision, mod_revision: revision, lease: *lease };
+                    let kv = KeyValue {
+                        key: key.clone(),
+                        value: value.clone(),
+                        create_revision,
+                        mod_revision: revision,
+                        lease: *lease,
+                    };
                     self.keys.insert(key.clone(), kv);
                     written.push(key.clone());
                 }
@@ -77,12 +95,16 @@ impl SimEtcd {
             }
         }
         self.log.insert(self.revision, written);
-        CommitOutcome::Applied { revision: Revision(self.revision) }
+        CommitOutcome::Applied {
+            revision: Revision(self.revision),
+        }
     }
 
     fn holds(&self, compare: &Compare) -> bool {
         match compare {
-            Compare::CreateRevision(key, want) => self.keys.get(key).map_or(Revision(0), |kv| kv.create_revision) == *want,
+            Compare::CreateRevision(key, want) => {
+                self.keys.get(key).map_or(Revision(0), |kv| kv.create_revision) == *want
+            }
             Compare::ModRevision(key, want) => self.keys.get(key).map_or(Revision(0), |kv| kv.mod_revision) == *want,
             Compare::Lease(key, want) => self.keys.get(key).is_some_and(|kv| kv.lease == Some(*want)),
             Compare::Value(key, want) => self.keys.get(key).is_some_and(|kv| kv.value == *want),
@@ -92,7 +114,13 @@ impl SimEtcd {
     /// Grants a lease.
     pub fn grant(&mut self, now: Time, ttl: Time) -> LeaseId {
         self.next_lease += 1;
-        self.leases.insert(self.next_lease, Lease { ttl, expires: now + ttl });
+        self.leases.insert(
+            self.next_lease,
+            Lease {
+                ttl,
+                expires: now + ttl,
+            },
+        );
         LeaseId(self.next_lease)
     }
 
@@ -114,13 +142,21 @@ impl SimEtcd {
 
     /// Ends leases whose time is over, or one that is ended early (etcd issue 15247). Returns the deleted keys.
     pub fn expire(&mut self, now: Time, early: Option<LeaseId>) -> Vec<String> {
-        let over: Vec<i64> =
-            self.leases.iter().filter(|(id, l)| l.expires <= now || early == Some(LeaseId(**id))).map(|(id, _)| *id).collect();
+        let over: Vec<i64> = self
+            .leases
+            .iter()
+            .filter(|(id, l)| l.expires <= now || early == Some(LeaseId(**id)))
+            .map(|(id, _)| *id)
+            .collect();
         let mut deleted = Vec::new();
         for id in over {
             self.leases.remove(&id);
-            let keys: Vec<String> =
-                self.keys.values().filter(|kv| kv.lease == Some(LeaseId(id))).map(|kv| kv.key.clone()).collect();
+            let keys: Vec<String> = self
+                .keys
+                .values()
+                .filter(|kv| kv.lease == Some(LeaseId(id)))
+                .map(|kv| kv.key.clone())
+                .collect();
             if !keys.is_empty() {
                 self.revision += 1;
             }

@@ -1,9 +1,9 @@
 //! The adversary: what goes wrong, drawn from the seed.
 
+use pgha_core::commit::Key;
 use pgha_core::event::{Event, Wake};
 use pgha_core::units::LeaseId;
 use pgha_wire::keys;
-use pgha_core::commit::Key;
 use pgha_wire::kv::{Op, Txn};
 
 use crate::postgres::Server;
@@ -30,7 +30,11 @@ impl World {
         let leader = self.read_cluster().leader_name().cloned();
         let at_leader = self.nodes.iter().position(|n| Some(&n.name) == leader.as_ref());
         let any = self.faults.index(self.nodes.len());
-        let i = if self.faults.chance(650) { at_leader.unwrap_or(any) } else { any };
+        let i = if self.faults.chance(650) {
+            at_leader.unwrap_or(any)
+        } else {
+            any
+        };
         let lasts = self.faults.range(SEC / 2, 3 * self.settings.ttl * SEC);
         let kind = self.faults.range(0, KINDS - 1);
         let name = self.nodes[i].name.clone();
@@ -99,7 +103,9 @@ impl World {
     /// Ends what is over.
     pub(crate) fn recover_due(&mut self) {
         let now = self.now;
-        let (over, still): (Vec<_>, Vec<_>) = std::mem::take(&mut self.recoveries).into_iter().partition(|(end, _)| *end <= now);
+        let (over, still): (Vec<_>, Vec<_>) = std::mem::take(&mut self.recoveries)
+            .into_iter()
+            .partition(|(end, _)| *end <= now);
         self.recoveries = still;
         for (_, i) in over {
             self.etcd_down = false;
@@ -116,7 +122,14 @@ impl World {
         if let Some(waiting) = node.stopped.take() {
             let epoch = node.epoch;
             for event in waiting {
-                self.at(self.now, Happening::Deliver { node: i, epoch, event: Box::new(event) });
+                self.at(
+                    self.now,
+                    Happening::Deliver {
+                        node: i,
+                        epoch,
+                        event: Box::new(event),
+                    },
+                );
             }
         }
         if self.nodes[i].agent.is_none() {
@@ -138,13 +151,23 @@ impl World {
 
     fn send(&mut self, i: usize, event: Event) {
         let epoch = self.nodes[i].epoch;
-        self.at(self.now, Happening::Deliver { node: i, epoch, event: Box::new(event) });
+        self.at(
+            self.now,
+            Happening::Deliver {
+                node: i,
+                epoch,
+                event: Box::new(event),
+            },
+        );
     }
 
     /// etcd issue 15247: a deposed leader of etcd revokes a live lease.
     fn revoke_early(&mut self, i: usize) {
-        let lease: Option<LeaseId> =
-            self.nodes[i].agent.as_ref().and_then(|a| a.view().memory.lease).map(|l| l.id);
+        let lease: Option<LeaseId> = self.nodes[i]
+            .agent
+            .as_ref()
+            .and_then(|a| a.view().memory.lease)
+            .map(|l| l.id);
         if let Some(lease) = lease {
             self.count("lease revoked early");
             let deleted = self.etcd.expire(self.now, Some(lease));
@@ -153,14 +176,23 @@ impl World {
     }
 
     fn switchover(&mut self, i: usize) {
-        let Some(leader) = self.read_cluster().leader_name().cloned() else { return };
+        let Some(leader) = self.read_cluster().leader_name().cloned() else {
+            return;
+        };
         if leader == self.nodes[i].name || self.nodes[i].pg.server == Server::Down {
             return;
         }
         self.count("switchover asked for");
         let value = format!(r#"{{"leader":"{leader}","member":"{}"}}"#, self.nodes[i].name).into_bytes();
         let key = keys::full_key(BASE, &Key::Failover);
-        self.etcd.commit(&Txn { compares: Vec::new(), ops: vec![Op::Put { key: key.clone(), value, lease: None }] });
+        self.etcd.commit(&Txn {
+            compares: Vec::new(),
+            ops: vec![Op::Put {
+                key: key.clone(),
+                value,
+                lease: None,
+            }],
+        });
         self.hint_all(&[key]);
         for n in 0..self.nodes.len() {
             self.send(n, Event::Wake(Wake::Now));

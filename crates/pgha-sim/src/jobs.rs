@@ -19,19 +19,35 @@ impl World {
         if let Job::Promote = job {
             self.check_promotion(i);
         }
-        self.nodes[i].job = Some(SimJob { op, job: job.clone(), cancelled: false });
+        self.nodes[i].job = Some(SimJob {
+            op,
+            job: job.clone(),
+            cancelled: false,
+        });
         let (first, step) = match &job {
             Job::Bootstrap => (self.postgres.range(500 * MS, 3 * SEC), 0),
             Job::Clone { .. } => (self.postgres.range(SEC, 6 * SEC), 0),
             Job::Start { .. } => {
                 if !self.may_launch(i) {
-                    return self.end_job(i, JobOutcome::Failed { failure: JobFailure::Fenced, reason: "fenced".into() });
+                    return self.end_job(
+                        i,
+                        JobOutcome::Failed {
+                            failure: JobFailure::Fenced,
+                            reason: "fenced".into(),
+                        },
+                    );
                 }
                 self.launch(i);
                 (self.postgres.range(200 * MS, 3 * SEC), 0)
             }
-            Job::Stop { mode: StopMode::Immediate, .. } => (self.postgres.range(5 * MS, 50 * MS), 0),
-            Job::Stop { mode: StopMode::Fast, .. } | Job::Restart { .. } => (self.postgres.range(50 * MS, 2 * SEC), 0),
+            Job::Stop {
+                mode: StopMode::Immediate,
+                ..
+            } => (self.postgres.range(5 * MS, 50 * MS), 0),
+            Job::Stop {
+                mode: StopMode::Fast, ..
+            }
+            | Job::Restart { .. } => (self.postgres.range(50 * MS, 2 * SEC), 0),
             Job::Promote => (self.postgres.range(100 * MS, 900 * MS), 0),
             Job::Follow { .. } | Job::CheckDivergence { .. } => (self.postgres.range(20 * MS, 300 * MS), 0),
             Job::CrashRecovery => (self.postgres.range(200 * MS, 4 * SEC), 0),
@@ -72,7 +88,14 @@ impl World {
         self.count(format!("job {}", job_name(&job.job)));
         let epoch = self.nodes[i].epoch;
         let event = Event::JobEnded { op: job.op, outcome };
-        self.at(self.now + MS / 2, Happening::Deliver { node: i, epoch, event: Box::new(event) });
+        self.at(
+            self.now + MS / 2,
+            Happening::Deliver {
+                node: i,
+                epoch,
+                event: Box::new(event),
+            },
+        );
     }
 
     /// The daemon died: what its children do without it. The effect of a job may still happen, the report never does.
@@ -91,7 +114,10 @@ impl World {
 
     pub(crate) fn fail_job_of_dead_server(&mut self, i: usize) {
         let needs_server = self.nodes[i].job.as_ref().is_some_and(|j| {
-            matches!(j.job, Job::Promote | Job::Start { .. } | Job::Follow { .. } | Job::Restart { .. })
+            matches!(
+                j.job,
+                Job::Promote | Job::Start { .. } | Job::Follow { .. } | Job::Restart { .. }
+            )
         });
         if needs_server {
             self.end_job(i, failed(JobFailure::Exited, "the postmaster exited"));
@@ -99,7 +125,9 @@ impl World {
     }
 
     pub(crate) fn job_step(&mut self, i: usize, op: OpId, step: u8) {
-        let Some(running) = self.nodes[i].job.clone().filter(|j| j.op == op) else { return };
+        let Some(running) = self.nodes[i].job.clone().filter(|j| j.op == op) else {
+            return;
+        };
         if running.cancelled && step == 0 && !matches!(running.job, Job::Stop { .. } | Job::Rewind { .. }) {
             if matches!(running.job, Job::Start { .. }) {
                 self.nodes[i].pg.crash();
@@ -126,7 +154,11 @@ impl World {
 
     fn finish_bootstrap(&mut self, i: usize) {
         self.next_branch += 1;
-        let branch = Branch { id: self.next_branch, timeline: 1, start: 0 };
+        let branch = Branch {
+            id: self.next_branch,
+            timeline: 1,
+            start: 0,
+        };
         let system_id = 7_000_000_000_000_000_000 + self.next_branch;
         self.nodes[i].pg.dir = Dir::Data(Data {
             system_id,
@@ -142,7 +174,10 @@ impl World {
     /// The data of a running server that can be reached from `i`.
     fn source(&self, i: usize, source: &Upstream) -> Option<(Data, bool)> {
         let from = self.nodes.iter().find(|n| n.name == source.name)?;
-        if from.cut_from_peers || self.nodes[i].cut_from_peers || matches!(from.pg.server, Server::Down | Server::Starting) {
+        if from.cut_from_peers
+            || self.nodes[i].cut_from_peers
+            || matches!(from.pg.server, Server::Down | Server::Starting)
+        {
             return None;
         }
         Some((from.pg.data()?.clone(), from.pg.is_writable()))
@@ -173,7 +208,9 @@ impl World {
     }
 
     fn set_role(&mut self, i: usize, role: StartRole) {
-        let Some(data) = self.nodes[i].pg.data_mut() else { return };
+        let Some(data) = self.nodes[i].pg.data_mut() else {
+            return;
+        };
         let server = match role {
             StartRole::Primary => {
                 data.signal = false;
@@ -185,7 +222,10 @@ impl World {
             StartRole::Standby { upstream } => {
                 data.signal = true;
                 data.state = ControlState::InArchiveRecovery;
-                Server::Standby { upstream: upstream.map(|u| (u.name, u.conn_url, u.slot)), streaming: false }
+                Server::Standby {
+                    upstream: upstream.map(|u| (u.name, u.conn_url, u.slot)),
+                    streaming: false,
+                }
             }
         };
         self.nodes[i].pg.server = server;
@@ -203,7 +243,9 @@ impl World {
         self.shut_down(i);
         if was_primary {
             let end = self.nodes[i].pg.data().map_or(0, |d| d.lsn);
-            let progress = JobProgress::ShutDown { checkpoint: Lsn(end.saturating_sub(RECORD)) };
+            let progress = JobProgress::ShutDown {
+                checkpoint: Lsn(end.saturating_sub(RECORD)),
+            };
             let epoch = self.nodes[i].epoch;
             let event = Box::new(Event::JobProgress { op, progress });
             self.at(self.now + MS, Happening::Deliver { node: i, epoch, event });
@@ -217,7 +259,9 @@ impl World {
         self.replicate();
         let streaming: Vec<usize> = (0..self.nodes.len()).filter(|s| self.streams_from(*s, i)).collect();
         self.nodes[i].pg.shut_down();
-        let Some(data) = self.nodes[i].pg.data().cloned() else { return };
+        let Some(data) = self.nodes[i].pg.data().cloned() else {
+            return;
+        };
         for s in streaming {
             if let Some(standby) = self.nodes[s].pg.data_mut() {
                 standby.lsn = data.lsn;
@@ -228,7 +272,10 @@ impl World {
     fn streams_from(&self, standby: usize, primary: usize) -> bool {
         let node = &self.nodes[standby];
         match &node.pg.server {
-            Server::Standby { upstream: Some((name, ..)), streaming: true } => *name == self.nodes[primary].name,
+            Server::Standby {
+                upstream: Some((name, ..)),
+                streaming: true,
+            } => *name == self.nodes[primary].name,
             Server::Standby { .. } | Server::Primary | Server::Starting | Server::Down => false,
         }
     }
@@ -254,7 +301,11 @@ impl World {
         let id = self.next_branch;
         if let Some(data) = self.nodes[i].pg.data_mut() {
             let timeline = data.timeline() + 1;
-            data.branches.push(Branch { id, timeline, start: data.lsn });
+            data.branches.push(Branch {
+                id,
+                timeline,
+                start: data.lsn,
+            });
             data.lsn += RECORD;
             data.signal = false;
             data.state = ControlState::InProduction;
@@ -279,7 +330,11 @@ impl World {
         let clean = mine.state == ControlState::ShutDown;
         let facts = DivergenceFacts {
             local_timeline: Timeline(mine.timeline()),
-            local_lsn: Lsn(if was_primary { mine.lsn.saturating_sub(RECORD) } else { mine.lsn }),
+            local_lsn: Lsn(if was_primary {
+                mine.lsn.saturating_sub(RECORD)
+            } else {
+                mine.lsn
+            }),
             was_primary,
             shutdown_checkpoint_end: clean.then_some(Lsn(mine.lsn)),
             leader_timeline: Timeline(theirs.timeline()),
@@ -325,10 +380,15 @@ impl World {
             }
         }
         for i in 0..self.nodes.len() {
-            let Server::Standby { upstream, .. } = &self.nodes[i].pg.server else { continue };
-            let upstream = upstream.clone().map(|(name, conn_url, slot)| Upstream { name, conn_url, slot });
+            let Server::Standby { upstream, .. } = &self.nodes[i].pg.server else {
+                continue;
+            };
+            let upstream = upstream
+                .clone()
+                .map(|(name, conn_url, slot)| Upstream { name, conn_url, slot });
             let source = upstream.and_then(|u| self.source(i, &u));
-            let follows = source.filter(|(theirs, _)| self.nodes[i].pg.data().is_some_and(|mine| theirs.contains(mine)));
+            let follows =
+                source.filter(|(theirs, _)| self.nodes[i].pg.data().is_some_and(|mine| theirs.contains(mine)));
             if let Server::Standby { streaming, .. } = &mut self.nodes[i].pg.server {
                 *streaming = follows.is_some();
             }
@@ -342,7 +402,10 @@ impl World {
 }
 
 fn failed(failure: JobFailure, reason: &str) -> JobOutcome {
-    JobOutcome::Failed { failure, reason: reason.into() }
+    JobOutcome::Failed {
+        failure,
+        reason: reason.into(),
+    }
 }
 
 fn job_name(job: &Job) -> &'static str {

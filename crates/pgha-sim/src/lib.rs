@@ -1,6 +1,9 @@
 //! Deterministic simulation of whole clusters: the production step machine against a simulated etcd, PostgreSQL, network
 //! and fence. One seed derives everything; the same seed twice gives the same trace.
-#![allow(clippy::indexing_slicing, reason = "indexes of nodes come from this crate's own loops")]
+#![allow(
+    clippy::indexing_slicing,
+    reason = "indexes of nodes come from this crate's own loops"
+)]
 
 pub mod campaign;
 pub mod etcd;

@@ -56,7 +56,11 @@ fn parse_range(text: &str) -> Result<(u64, u64), String> {
     let (from, to) = text.split_once("..").ok_or("write A..B, for instance 0..1000")?;
     let parse = |t: &str| t.parse::<u64>().map_err(|e| format!("{t:?}: {e}"));
     let (from, to) = (parse(from)?, parse(to)?);
-    if from >= to { Err(format!("{from}..{to} holds no seed")) } else { Ok((from, to)) }
+    if from >= to {
+        Err(format!("{from}..{to} holds no seed"))
+    } else {
+        Ok((from, to))
+    }
 }
 
 fn main() -> ExitCode {
@@ -66,7 +70,10 @@ fn main() -> ExitCode {
     }
 }
 
-#[allow(clippy::disallowed_methods, reason = "the wall time of a campaign is printed, nothing depends on it")]
+#[allow(
+    clippy::disallowed_methods,
+    reason = "the wall time of a campaign is printed, nothing depends on it"
+)]
 fn run_campaign((from, to): (u64, u64), jobs: usize, coverage: bool) -> ExitCode {
     let begun = Instant::now();
     let sum = run(from, to, jobs);
@@ -97,7 +104,11 @@ fn run_campaign((from, to): (u64, u64), jobs: usize, coverage: bool) -> ExitCode
     }
     let hours = sum.simulated as f64 / 3.6e12;
     let rate = sum.seeds as f64 / minutes;
-    println!("seeds {}, violations {}, simulated {hours:.1} h, seeds/min {rate:.0}", sum.seeds, sum.failed.len());
+    println!(
+        "seeds {}, violations {}, simulated {hours:.1} h, seeds/min {rate:.0}",
+        sum.seeds,
+        sum.failed.len()
+    );
     if ok { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
@@ -107,7 +118,11 @@ fn replay(seed: u64, trace: bool) -> ExitCode {
     for line in &first.trace {
         println!("{line}");
     }
-    println!("seed {seed}: trace hash {:016x}, simulated {:.1} s", first.trace_hash, first.simulated as f64 / 1e9);
+    println!(
+        "seed {seed}: trace hash {:016x}, simulated {:.1} s",
+        first.trace_hash,
+        first.simulated as f64 / 1e9
+    );
     if first.trace_hash != second.trace_hash {
         println!("the same seed gave another trace: {:016x}", second.trace_hash);
         return ExitCode::FAILURE;
@@ -115,5 +130,9 @@ fn replay(seed: u64, trace: bool) -> ExitCode {
     for violation in &first.violations {
         println!("violation: {violation}");
     }
-    if first.violations.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    if first.violations.is_empty() {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    }
 }

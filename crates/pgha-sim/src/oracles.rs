@@ -8,7 +8,12 @@ use crate::world::{BASE, World};
 impl World {
     /// Looks at all oracles. A violation is recorded once per text.
     pub fn check(&mut self) {
-        let broken = [self.s1_one_valid_writer(), self.s2_self_fencing(), self.s11_truthful_endpoints(), self.s16_books_match()];
+        let broken = [
+            self.s1_one_valid_writer(),
+            self.s2_self_fencing(),
+            self.s11_truthful_endpoints(),
+            self.s16_books_match(),
+        ];
         for text in broken.into_iter().flatten() {
             if !self.violations.contains(&text) {
                 self.violations.push(text);
@@ -46,12 +51,18 @@ impl World {
     pub(crate) fn check_promotion(&mut self, i: usize) {
         let broken = {
             let node = &self.nodes[i];
-            let Some(view) = node.agent.as_ref().map(|a| a.view()) else { return };
+            let Some(view) = node.agent.as_ref().map(|a| a.view()) else {
+                return;
+            };
             let proof = view.memory.proof;
             let read = view.cluster().map(|c| c.revision);
             match (proof, read) {
                 (Some(proof), Some(read)) => {
-                    let written = self.etcd.log.get(&proof.revision.0).is_some_and(|keys| keys.iter().any(|k| k.ends_with("/status")));
+                    let written = self
+                        .etcd
+                        .log
+                        .get(&proof.revision.0)
+                        .is_some_and(|keys| keys.iter().any(|k| k.ends_with("/status")));
                     let ordered = read >= proof.revision && proof.deadline > self.boot(i);
                     (!written || !ordered).then(|| format!("S3: {} promotes without a good proof", node.name))
                 }
@@ -79,17 +90,29 @@ impl World {
         let status = format!("{BASE}/status");
         self.nodes.iter().find_map(|node| {
             let proof = node.agent.as_ref()?.view().memory.proof?;
-            let written = self.etcd.log.get(&proof.revision.0).is_some_and(|keys| keys.contains(&status));
-            (!written || proof.revision > Revision(self.etcd.revision()))
-                .then(|| format!("S16: {} believes in a proof at revision {} that was never written", node.name, proof.revision.0))
+            let written = self
+                .etcd
+                .log
+                .get(&proof.revision.0)
+                .is_some_and(|keys| keys.contains(&status));
+            (!written || proof.revision > Revision(self.etcd.revision())).then(|| {
+                format!(
+                    "S16: {} believes in a proof at revision {} that was never written",
+                    node.name, proof.revision.0
+                )
+            })
         })
     }
 
     /// L1: after calm there is a leader whose PostgreSQL accepts writes, and L3: everybody runs or says why not.
     pub fn check_progress(&mut self) {
         let leader = self.read_cluster().leader_name().cloned();
-        let writable: Vec<String> =
-            self.nodes.iter().filter(|n| n.pg.is_writable()).map(|n| n.name.to_string()).collect();
+        let writable: Vec<String> = self
+            .nodes
+            .iter()
+            .filter(|n| n.pg.is_writable())
+            .map(|n| n.name.to_string())
+            .collect();
         match leader {
             Some(name) if writable == [name.to_string()] => {}
             other => self.violations.push(format!(

@@ -84,7 +84,12 @@ pub struct SimPostgres {
 impl SimPostgres {
     /// An empty data directory and no server.
     pub fn new() -> SimPostgres {
-        SimPostgres { dir: Dir::Empty, server: Server::Down, mute: false, incarnation: 0 }
+        SimPostgres {
+            dir: Dir::Empty,
+            server: Server::Down,
+            mute: false,
+            incarnation: 0,
+        }
     }
 
     /// Would it accept a commit?
@@ -118,7 +123,11 @@ impl SimPostgres {
         let primary = self.is_writable();
         self.server = Server::Down;
         if let Some(d) = self.data_mut() {
-            d.state = if primary { ControlState::ShutDown } else { ControlState::ShutDownInRecovery };
+            d.state = if primary {
+                ControlState::ShutDown
+            } else {
+                ControlState::ShutDownInRecovery
+            };
             if primary {
                 d.lsn += 8;
                 d.checkpoint_timeline = d.timeline();
@@ -134,25 +143,54 @@ impl SimPostgres {
             Dir::Data(d) => DataDir::Present(d.control()),
         };
         let (phase, sql) = match (&self.server, self.data()) {
-            (Server::Down, _) => return PgView { observed_at: at, data_dir, postmaster: Postmaster::NotRunning, sql: SqlView::NotAsked },
-            (Server::Starting, _) | (_, None) => {
-                (PostmasterPhase::Starting, SqlView::Unanswered { reason: "starting".into(), cannot_connect_now: true })
+            (Server::Down, _) => {
+                return PgView {
+                    observed_at: at,
+                    data_dir,
+                    postmaster: Postmaster::NotRunning,
+                    sql: SqlView::NotAsked,
+                };
             }
-            (Server::Primary | Server::Standby { .. }, Some(_)) if self.mute => {
-                (PostmasterPhase::Ready, SqlView::Unanswered { reason: "timed out".into(), cannot_connect_now: false })
-            }
+            (Server::Starting, _) | (_, None) => (
+                PostmasterPhase::Starting,
+                SqlView::Unanswered {
+                    reason: "starting".into(),
+                    cannot_connect_now: true,
+                },
+            ),
+            (Server::Primary | Server::Standby { .. }, Some(_)) if self.mute => (
+                PostmasterPhase::Ready,
+                SqlView::Unanswered {
+                    reason: "timed out".into(),
+                    cannot_connect_now: false,
+                },
+            ),
             (Server::Primary, Some(d)) => (PostmasterPhase::Ready, SqlView::Answered(d.facts(primary_role(d)))),
-            (Server::Standby { upstream, streaming }, Some(d)) => {
-                (PostmasterPhase::Ready, SqlView::Answered(d.facts(standby_role(d, upstream.as_ref(), *streaming))))
-            }
+            (Server::Standby { upstream, streaming }, Some(d)) => (
+                PostmasterPhase::Ready,
+                SqlView::Answered(d.facts(standby_role(d, upstream.as_ref(), *streaming))),
+            ),
         };
         let pid = i32::try_from(self.incarnation).unwrap_or(1) + 1;
-        PgView { observed_at: at, data_dir, postmaster: Postmaster::Running { pid, start_ticks: self.incarnation, phase }, sql }
+        PgView {
+            observed_at: at,
+            data_dir,
+            postmaster: Postmaster::Running {
+                pid,
+                start_ticks: self.incarnation,
+                phase,
+            },
+            sql,
+        }
     }
 }
 
 fn primary_role(d: &Data) -> SqlRole {
-    SqlRole::Primary { timeline: Timeline(d.timeline()), flush: Lsn(d.lsn), write: Lsn(d.lsn) }
+    SqlRole::Primary {
+        timeline: Timeline(d.timeline()),
+        flush: Lsn(d.lsn),
+        write: Lsn(d.lsn),
+    }
 }
 
 fn standby_role(d: &Data, upstream: Option<&(MemberName, String, Option<String>)>, streaming: bool) -> SqlRole {
@@ -183,7 +221,9 @@ impl Data {
 
     /// Is `other`'s end of WAL a point on this history?
     pub fn contains(&self, other: &Data) -> bool {
-        let Some(theirs) = other.branches.last() else { return false };
+        let Some(theirs) = other.branches.last() else {
+            return false;
+        };
         self.branches.iter().enumerate().any(|(i, mine)| {
             let end = self.branches.get(i + 1).map_or(self.lsn, |next| next.start);
             mine.id == theirs.id && other.lsn <= end
@@ -192,7 +232,10 @@ impl Data {
 
     /// The timeline history as PostgreSQL writes it: each ended timeline with its switchpoint.
     pub fn history(&self) -> Vec<(Timeline, Lsn)> {
-        self.branches.windows(2).filter_map(|w| Some((Timeline(w.first()?.timeline), Lsn(w.get(1)?.start)))).collect()
+        self.branches
+            .windows(2)
+            .filter_map(|w| Some((Timeline(w.first()?.timeline), Lsn(w.get(1)?.start))))
+            .collect()
     }
 
     fn control(&self) -> ControlData {

@@ -83,7 +83,14 @@ pub(crate) enum Happening {
     /// A daemon's timer.
     Timer { node: usize, epoch: u64 },
     /// A transaction reaches etcd; the answer, if any, arrives after `reply`.
-    Apply { node: usize, epoch: u64, op: OpId, txn: Txn, sent_at: Mono, reply: Option<Time> },
+    Apply {
+        node: usize,
+        epoch: u64,
+        op: OpId,
+        txn: Txn,
+        sent_at: Mono,
+        reply: Option<Time>,
+    },
     /// A step of a job.
     JobStep { node: usize, op: OpId, step: u8 },
     /// A fence looks at its deadline.
@@ -196,7 +203,14 @@ impl World {
         match what {
             Happening::Deliver { node, epoch, event } => self.deliver(node, epoch, *event),
             Happening::Timer { node, epoch } => self.deliver(node, epoch, Event::Wake(Wake::Timer)),
-            Happening::Apply { node, epoch, op, txn, sent_at, reply } => self.apply(node, epoch, op, &txn, sent_at, reply),
+            Happening::Apply {
+                node,
+                epoch,
+                op,
+                txn,
+                sent_at,
+                reply,
+            } => self.apply(node, epoch, op, &txn, sent_at, reply),
             Happening::JobStep { node, op, step } => self.job_step(node, op, step),
             Happening::Fence { node } => self.fence_looks(node),
             Happening::Tick => {
@@ -238,7 +252,10 @@ impl World {
     }
 
     fn node_now(&self, node: usize) -> Now {
-        Now { mono: self.boot(node), wall: Wall(i64::try_from(self.now / 1000).unwrap_or(0)) }
+        Now {
+            mono: self.boot(node),
+            wall: Wall(i64::try_from(self.now / 1000).unwrap_or(0)),
+        }
     }
 
     // ---- daemons ----
@@ -299,7 +316,8 @@ impl World {
         }
         for v in violations {
             let name = self.nodes[i].name.clone();
-            self.violations.push(format!("{} refused on {name}: {}", v.invariant, v.what));
+            self.violations
+                .push(format!("{} refused on {name}: {}", v.invariant, v.what));
         }
         for effect in effects {
             self.perform(i, epoch, effect);
@@ -309,7 +327,14 @@ impl World {
     // ---- effects ----
 
     fn later(&mut self, i: usize, epoch: u64, after: Time, event: Event) {
-        self.at(self.now + after, Happening::Deliver { node: i, epoch, event: Box::new(event) });
+        self.at(
+            self.now + after,
+            Happening::Deliver {
+                node: i,
+                epoch,
+                event: Box::new(event),
+            },
+        );
     }
 
     fn perform(&mut self, i: usize, epoch: u64, effect: Effect) {
@@ -324,12 +349,23 @@ impl World {
                 let view = Box::new(self.nodes[i].pg.observe(sent_at));
                 let timeline_history = self.timeline_history(i);
                 let after = self.latency();
-                self.later(i, epoch, after, Event::Observed { op, view, timeline_history });
+                self.later(
+                    i,
+                    epoch,
+                    after,
+                    Event::Observed {
+                        op,
+                        view,
+                        timeline_history,
+                    },
+                );
             }
             Effect::AskPeers { op, peers, budget } => self.ask_peers(i, epoch, op, &peers, budget),
             Effect::GrantLease { op, ttl, budget } => {
                 let reached = self.reaches_etcd(i);
-                let lease = reached.then(|| self.etcd.grant(self.now, nanos(ttl))).filter(|_| self.hears_etcd(i));
+                let lease = reached
+                    .then(|| self.etcd.grant(self.now, nanos(ttl)))
+                    .filter(|_| self.hears_etcd(i));
                 let after = if lease.is_some() { self.latency() } else { nanos(budget) };
                 self.later(i, epoch, after, Event::LeaseGranted { op, sent_at, lease });
             }
@@ -359,7 +395,9 @@ impl World {
                 self.later(i, epoch, 20 * MS, Event::Tended { op });
             }
             Effect::Callback { .. } | Effect::Answer { .. } => {}
-            Effect::Exit { code, leave_running, .. } => {
+            Effect::Exit {
+                code, leave_running, ..
+            } => {
                 self.count(format!("exit {code}"));
                 let node = &mut self.nodes[i];
                 node.agent = None;
@@ -374,7 +412,15 @@ impl World {
         }
     }
 
-    fn send_commit(&mut self, i: usize, epoch: u64, op: OpId, commit: &pgha_core::commit::Commit, budget: Duration, sent_at: Mono) {
+    fn send_commit(
+        &mut self,
+        i: usize,
+        epoch: u64,
+        op: OpId,
+        commit: &pgha_core::commit::Commit,
+        budget: Duration,
+        sent_at: Mono,
+    ) {
         let name = self.nodes[i].name.clone();
         let spec = self.settings.node_spec(&name);
         let me = MemberIdentity {
@@ -386,7 +432,11 @@ impl World {
             tags: &spec.tags,
         };
         let txn = render_txn(BASE, &me, commit);
-        let unknown = Event::Committed { op, sent_at, outcome: CommitOutcome::Unknown };
+        let unknown = Event::Committed {
+            op,
+            sent_at,
+            outcome: CommitOutcome::Unknown,
+        };
         if !self.reaches_etcd(i) {
             return self.later(i, epoch, nanos(budget), unknown);
         }
@@ -395,20 +445,57 @@ impl World {
         let hears = self.hears_etcd(i);
         if hears && fate >= self.settings.lost_reply_per_mille + self.settings.delayed_per_mille {
             let reply = Some(self.latency());
-            return self.at(self.now + there, Happening::Apply { node: i, epoch, op, txn, sent_at, reply });
+            return self.at(
+                self.now + there,
+                Happening::Apply {
+                    node: i,
+                    epoch,
+                    op,
+                    txn,
+                    sent_at,
+                    reply,
+                },
+            );
         }
         // The answer is lost, or the request itself is applied only after the node has given up.
         let delayed = fate < self.settings.delayed_per_mille;
-        self.count(if delayed { "write applied after its time-out" } else { "write applied, answer lost" });
-        let when = if delayed { nanos(budget) + self.network.range(0, 3 * SEC) } else { there };
-        self.at(self.now + when, Happening::Apply { node: i, epoch, op, txn, sent_at, reply: None });
+        self.count(if delayed {
+            "write applied after its time-out"
+        } else {
+            "write applied, answer lost"
+        });
+        let when = if delayed {
+            nanos(budget) + self.network.range(0, 3 * SEC)
+        } else {
+            there
+        };
+        self.at(
+            self.now + when,
+            Happening::Apply {
+                node: i,
+                epoch,
+                op,
+                txn,
+                sent_at,
+                reply: None,
+            },
+        );
         self.later(i, epoch, nanos(budget), unknown);
     }
 
     fn apply(&mut self, i: usize, epoch: u64, op: OpId, txn: &Txn, sent_at: Mono, reply: Option<Time>) {
         if self.etcd_down {
             if reply.is_some() {
-                self.later(i, epoch, 2 * SEC, Event::Committed { op, sent_at, outcome: CommitOutcome::Unknown });
+                self.later(
+                    i,
+                    epoch,
+                    2 * SEC,
+                    Event::Committed {
+                        op,
+                        sent_at,
+                        outcome: CommitOutcome::Unknown,
+                    },
+                );
             }
             return;
         }
@@ -468,7 +555,11 @@ impl World {
             name: Some(peer.name.clone()),
             scope: Some("sim".into()),
             system_id: pg.control().map(|c| c.system_id),
-            state: if peer.pg.server == Server::Down { MemberState::Stopped } else { plan::member_state(view) },
+            state: if peer.pg.server == Server::Down {
+                MemberState::Stopped
+            } else {
+                plan::member_state(view)
+            },
             role: plan::member_role(view),
             timeline: facts.and_then(|f| f.timeline()),
             in_recovery: facts.map(|f| matches!(f.role, SqlRole::Standby(_))),
@@ -480,8 +571,14 @@ impl World {
 
     fn timeline_history(&self, i: usize) -> Vec<TimelineEnd> {
         let node = &self.nodes[i];
-        let Some(data) = node.pg.data().filter(|_| node.pg.is_writable()) else { return Vec::new() };
-        let end = |(timeline, switchpoint)| TimelineEnd { timeline, switchpoint, reason: "no recovery target specified".into() };
+        let Some(data) = node.pg.data().filter(|_| node.pg.is_writable()) else {
+            return Vec::new();
+        };
+        let end = |(timeline, switchpoint)| TimelineEnd {
+            timeline,
+            switchpoint,
+            reason: "no recovery target specified".into(),
+        };
         data.history().into_iter().map(end).collect()
     }
 
@@ -513,7 +610,10 @@ impl World {
                 if !self.answered_by_etcd(i) || self.network.chance(20) {
                     continue;
                 }
-                let event = Event::Wake(Wake::Hint { key: key.clone(), mod_revision: revision });
+                let event = Event::Wake(Wake::Hint {
+                    key: key.clone(),
+                    mod_revision: revision,
+                });
                 let (epoch, after) = (self.nodes[i].epoch, self.latency());
                 self.later(i, epoch, after, event);
             }
@@ -552,4 +652,3 @@ impl World {
 pub(crate) fn nanos(d: Duration) -> Time {
     Time::try_from(d.as_nanos()).unwrap_or(Time::MAX)
 }
-

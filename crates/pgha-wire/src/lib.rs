@@ -1,14 +1,13 @@
 //! Everything Patroni-shaped lives here: etcd keys and JSON, YAML, REST bodies, texts. Pure: no clock, file, socket or environment.
-pub mod kv;
-pub mod config;
-pub mod pgconf;
-pub mod yaml;
 pub mod cluster;
 pub mod commit;
+pub mod config;
 pub mod error;
 pub mod isotime;
 pub mod keys;
+pub mod kv;
 pub mod limits;
+pub mod pgconf;
 pub mod pyjson;
 pub mod rest;
 pub mod settings;
@@ -16,5 +15,6 @@ pub mod slot_name;
 pub mod sync_names;
 pub mod tags;
 pub mod texts;
-pub mod values;
 mod url;
+pub mod values;
+pub mod yaml;

@@ -46,14 +46,27 @@ impl AgentBackend {
         Box::pin(async move { task.await.unwrap_or(fallback) })
     }
 
-    fn commit(&self, purpose: Purpose, key: Key, expected: Option<Revision>, change: Change) -> Later<'_, CommitOutcome> {
+    fn commit(
+        &self,
+        purpose: Purpose,
+        key: Key,
+        expected: Option<Revision>,
+        change: Change,
+    ) -> Later<'_, CommitOutcome> {
         let guards = expected.map(|revision| match revision {
             Revision(0) => Guard::Absent(key),
             revision => Guard::Unchanged(key, revision),
         });
-        let commit = Commit { purpose, guards: guards.into_iter().collect(), changes: vec![change] };
+        let commit = Commit {
+            purpose,
+            guards: guards.into_iter().collect(),
+            changes: vec![change],
+        };
         let (store, local) = (self.store.clone(), self.local.load_full());
-        self.on_agent(async move { store.commit(&local.identity, &commit, DCS_BUDGET).await }, CommitOutcome::Refused)
+        self.on_agent(
+            async move { store.commit(&local.identity, &commit, DCS_BUDGET).await },
+            CommitOutcome::Refused,
+        )
     }
 
     fn tell(&self, command: Command) {
@@ -78,19 +91,32 @@ impl Backend for AgentBackend {
     }
 
     fn write_failover(&self, value: Option<FailoverValue>, expected: Option<Revision>) -> Later<'_, CommitOutcome> {
-        self.commit(Purpose::UpdateFailover, Key::Failover, expected, Change::PutFailover(value))
+        self.commit(
+            Purpose::UpdateFailover,
+            Key::Failover,
+            expected,
+            Change::PutFailover(value),
+        )
     }
 
     fn request(&self, request: Request) -> Later<'_, Answer> {
         let (answer, waiting) = oneshot::channel();
         self.tell(Command::Request(request, answer));
-        Box::pin(async move { waiting.await.unwrap_or_else(|_| Answer::Refused("the agent is stopping".to_owned())) })
+        Box::pin(async move {
+            waiting
+                .await
+                .unwrap_or_else(|_| Answer::Refused("the agent is stopping".to_owned()))
+        })
     }
 
     fn ask_peers(&self, peers: Vec<(MemberName, String)>) -> Later<'_, BTreeMap<MemberName, PeerView>> {
         let client = Arc::clone(&self.peers);
         let scope = self.local.load().config.scope.clone();
-        let work = async move { client.ask(&peers, &Expect { scope, system_id: None }, PEER_BUDGET).await };
+        let work = async move {
+            client
+                .ask(&peers, &Expect { scope, system_id: None }, PEER_BUDGET)
+                .await
+        };
         self.on_agent(work, BTreeMap::new())
     }
 

@@ -38,11 +38,27 @@ impl FenceGuard {
     ///
     /// # Errors
     /// As [`FenceClient::connect_or_spawn`].
-    pub async fn attach(state_dir: Arc<StateDir>, events: mpsc::Sender<Event>) -> Result<(FenceGuard, Option<FenceOrder>), AgentError> {
+    pub async fn attach(
+        state_dir: Arc<StateDir>,
+        events: mpsc::Sender<Event>,
+    ) -> Result<(FenceGuard, Option<FenceOrder>), AgentError> {
         let attached = FenceClient::connect_or_spawn(&state_dir, None).await?;
-        let found = attached.status.postmaster.is_some().then(|| order_of(&attached.status)).flatten();
-        tracing::info!(fence_pid = attached.client.fence_pid(), reattached = attached.reattached, "attached to the fence");
-        let on = Arc::new(On { state_dir, client: Mutex::new(None), events });
+        let found = attached
+            .status
+            .postmaster
+            .is_some()
+            .then(|| order_of(&attached.status))
+            .flatten();
+        tracing::info!(
+            fence_pid = attached.client.fence_pid(),
+            reattached = attached.reattached,
+            "attached to the fence"
+        );
+        let on = Arc::new(On {
+            state_dir,
+            client: Mutex::new(None),
+            events,
+        });
         on.take(attached).await;
         Ok((FenceGuard::On(on), found))
     }
@@ -50,7 +66,9 @@ impl FenceGuard {
     /// `Effect::SetFence`. Returns whether the order is in force.
     pub async fn set(&self, order: FenceOrder) -> bool {
         let FenceGuard::On(on) = self else { return true };
-        let Some(client) = on.client.lock().await.clone() else { return false };
+        let Some(client) = on.client.lock().await.clone() else {
+            return false;
+        };
         let done = match order {
             FenceOrder::Until(at) => client.set_deadline(at).await,
             FenceOrder::StandbyOnly => client.lift_deadline(NoGuard::Standby).await,
@@ -65,7 +83,9 @@ impl FenceGuard {
     /// Puts a postmaster that somebody else started under the fence.
     pub async fn adopt(&self, process: ProcessId) {
         let FenceGuard::On(on) = self else { return };
-        let Some(client) = on.client.lock().await.clone() else { return };
+        let Some(client) = on.client.lock().await.clone() else {
+            return;
+        };
         match client.adopt(process.pid, process.start_ticks, 0).await {
             Ok(_) => tracing::info!(pid = process.pid, "adopted the running postmaster"),
             Err(error) => tracing::warn!(%error, pid = process.pid, "could not adopt the running postmaster"),
@@ -75,8 +95,13 @@ impl FenceGuard {
     /// Is this postmaster under the fence?
     pub async fn guards(&self, process: ProcessId) -> bool {
         let FenceGuard::On(on) = self else { return true };
-        let Some(client) = on.client.lock().await.clone() else { return false };
-        client.status().await.is_ok_and(|s| s.postmaster.is_some_and(|p| p.pid == process.pid && p.start_ticks == process.start_ticks))
+        let Some(client) = on.client.lock().await.clone() else {
+            return false;
+        };
+        client.status().await.is_ok_and(|s| {
+            s.postmaster
+                .is_some_and(|p| p.pid == process.pid && p.start_ticks == process.start_ticks)
+        })
     }
 
     /// Ends the fence when nothing runs under it any more.
@@ -148,17 +173,28 @@ fn order_of(status: &wire::Status) -> Option<FenceOrder> {
 
 impl Launcher for FenceGuard {
     async fn launch(&self, what: &LaunchSpec) -> Result<ProcessId, pgha_postgres::Error> {
-        let FenceGuard::On(on) = self else { return DirectLauncher::default().launch(what).await };
+        let FenceGuard::On(on) = self else {
+            return DirectLauncher::default().launch(what).await;
+        };
         let failed = |e: AgentError| pgha_postgres::Error::Spawn {
             program: what.program.display().to_string(),
             source: std::io::Error::other(e),
         };
         let client = on.client.lock().await.clone();
-        let client = client.ok_or_else(|| failed(AgentError::FenceLost { what: "start PostgreSQL", reason: "there is none now".to_owned() }))?;
+        let client = client.ok_or_else(|| {
+            failed(AgentError::FenceLost {
+                what: "start PostgreSQL",
+                reason: "there is none now".to_owned(),
+            })
+        })?;
         let spec = StartSpec {
             program: what.program.clone(),
             args: what.args.clone(),
-            env: what.env.iter().map(|(k, v): &(OsString, OsString)| (k.clone(), v.clone())).collect(),
+            env: what
+                .env
+                .iter()
+                .map(|(k, v): &(OsString, OsString)| (k.clone(), v.clone()))
+                .collect(),
             cwd: what.cwd.clone(),
             epoch: 0,
             log: None,

@@ -22,7 +22,11 @@ pub struct Identity {
 impl Identity {
     /// From the configuration; `database` is what the URLs name.
     pub fn new(config: &LocalConfig, database: &str) -> Identity {
-        let scheme = if config.restapi.certfile.is_some() { "https" } else { "http" };
+        let scheme = if config.restapi.certfile.is_some() {
+            "https"
+        } else {
+            "http"
+        };
         let pg = &config.postgresql;
         Identity {
             name: config.name.clone(),

@@ -4,9 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use pgha_core::event::{Event, OpId};
-use pgha_core::job::{
-    DivergenceFacts, Job, JobFailure, JobOutcome, JobProgress, StartRole, StopMode, Upstream,
-};
+use pgha_core::job::{DivergenceFacts, Job, JobFailure, JobOutcome, JobProgress, StartRole, StopMode, Upstream};
 use pgha_core::pg::{ControlState, SqlRole};
 use pgha_core::units::Timeline;
 use pgha_postgres::{
@@ -87,17 +85,26 @@ fn outcome_of(error: &Error) -> JobOutcome {
         | Error::InUse { .. }
         | Error::Unsuitable { .. } => JobFailure::Nothing,
     };
-    JobOutcome::Failed { failure, reason: error.chain() }
+    JobOutcome::Failed {
+        failure,
+        reason: error.chain(),
+    }
 }
 
 fn is_fenced(source: &std::io::Error) -> bool {
     use crate::fence::wire::RefusalKind;
     let agent = source.get_ref().and_then(|e| e.downcast_ref::<crate::AgentError>());
-    matches!(agent.and_then(crate::AgentError::refusal), Some(RefusalKind::Fired | RefusalKind::NoGuard))
+    matches!(
+        agent.and_then(crate::AgentError::refusal),
+        Some(RefusalKind::Fired | RefusalKind::NoGuard)
+    )
 }
 
 fn failed(failure: JobFailure, reason: impl Into<String>) -> JobOutcome {
-    JobOutcome::Failed { failure, reason: reason.into() }
+    JobOutcome::Failed {
+        failure,
+        reason: reason.into(),
+    }
 }
 
 /// Host and port of a member, for the flows, which add user and passfile themselves.
@@ -118,16 +125,30 @@ impl Bench {
     fn report(&self) -> impl Fn(pgha_postgres::Progress) + Send + Sync + '_ {
         move |progress| {
             let told = match progress {
-                pgha_postgres::Progress::Bytes { done, total } => JobProgress::Copied { done, total: total.unwrap_or(0) },
-                pgha_postgres::Progress::ShutdownCheckpoint(at) => JobProgress::ShutDown { checkpoint: at.needed() },
+                pgha_postgres::Progress::Bytes { done, total } => JobProgress::Copied {
+                    done,
+                    total: total.unwrap_or(0),
+                },
+                pgha_postgres::Progress::ShutdownCheckpoint(at) => JobProgress::ShutDown {
+                    checkpoint: at.needed(),
+                },
                 pgha_postgres::Progress::Line { program, text } => {
                     tracing::info!(program, "{text}");
                     JobProgress::Step(text)
                 }
-                pgha_postgres::Progress::Launched(process) => JobProgress::Step(format!("postmaster {} launched", process.pid)),
+                pgha_postgres::Progress::Launched(process) => {
+                    JobProgress::Step(format!("postmaster {} launched", process.pid))
+                }
                 pgha_postgres::Progress::BackendsGone => JobProgress::Step("all clients are disconnected".to_owned()),
             };
-            if self.events.try_send(Event::JobProgress { op: self.op, progress: told }).is_err() {
+            if self
+                .events
+                .try_send(Event::JobProgress {
+                    op: self.op,
+                    progress: told,
+                })
+                .is_err()
+            {
                 tracing::debug!("progress of a job was dropped");
             }
         }
@@ -146,12 +167,20 @@ impl Bench {
     /// initdb, roles and post_bootstrap on a server that only this process can reach, then a clean stop.
     async fn bootstrap(&self) -> Result<JobOutcome, Error> {
         let report = self.report();
-        let job = pgha_postgres::Job { cancel: &self.cancel, report: &report };
-        self.instance().initdb(&self.options(Tool::Initdb, &self.local.config.bootstrap.initdb), &job).await?;
+        let job = pgha_postgres::Job {
+            cancel: &self.cancel,
+            report: &report,
+        };
+        self.instance()
+            .initdb(&self.options(Tool::Initdb, &self.local.config.bootstrap.initdb), &job)
+            .await?;
         let spec = self.instance().spec();
         let port = spec.local.port();
         let private = Instance::new(InstanceSpec {
-            local: LocalAddress::Unix { dir: spec.state_dir.clone(), port },
+            local: LocalAddress::Unix {
+                dir: spec.state_dir.clone(),
+                port,
+            },
             ..spec.clone()
         });
         private.write_config(&self.local.config_texts(&Recovery::None)).await?;
@@ -162,15 +191,27 @@ impl Bench {
         let hba = spec.state_dir.join("bootstrap_hba.conf");
         pgha_postgres::atomic_write(&hba, b"local all all trust\n", 0o600)?;
         options.push(format!("--hba_file={}", hba.display()));
-        let request = StartRequest { options, timeout: BOOTSTRAP_START, during_bootstrap: true };
+        let request = StartRequest {
+            options,
+            timeout: BOOTSTRAP_START,
+            during_bootstrap: true,
+        };
         match private.start(&request, &self.fence, &job).await? {
             StartOutcome::Up { .. } => {}
-            other => return Ok(failed(JobFailure::Exited, format!("the new cluster does not start: {other:?}; see PostgreSQL's log"))),
+            other => {
+                return Ok(failed(
+                    JobFailure::Exited,
+                    format!("the new cluster does not start: {other:?}; see PostgreSQL's log"),
+                ));
+            }
         }
         let script = self.local.config.bootstrap.post_bootstrap.as_deref();
         let done = match post_bootstrap(script) {
             Ok(request) => private.post_bootstrap(&request, &job).await,
-            Err(reason) => Err(Error::Malformed { place: "bootstrap.post_bootstrap".to_owned(), reason }),
+            Err(reason) => Err(Error::Malformed {
+                place: "bootstrap.post_bootstrap".to_owned(),
+                reason,
+            }),
         };
         let stop = StopRequest {
             mode: pgha_postgres::StopMode::Fast,
@@ -179,7 +220,10 @@ impl Bench {
             after_timeout: AfterTimeout::Kill,
         };
         let never = CancellationToken::new();
-        let quiet = pgha_postgres::Job { cancel: &never, report: &|_| {} };
+        let quiet = pgha_postgres::Job {
+            cancel: &never,
+            report: &|_| {},
+        };
         private.stop(&stop, &self.fence, &quiet).await?;
         if let Err(error) = std::fs::remove_file(&hba) {
             tracing::debug!(%error, "the private pg_hba.conf was not removed");
@@ -197,16 +241,26 @@ impl Bench {
             return Ok(());
         }
         let path = self.local.effective.hba_file.clone();
-        let mut text = tokio::fs::read_to_string(&path).await.map_err(|source| Error::Io { what: "read", path: path.clone(), source })?;
+        let mut text = tokio::fs::read_to_string(&path).await.map_err(|source| Error::Io {
+            what: "read",
+            path: path.clone(),
+            source,
+        })?;
         text.push_str(&lines.iter().map(|l| format!("{l}\n")).collect::<String>());
         pgha_postgres::atomic_write(&path, text.as_bytes(), 0o600)
     }
 
     async fn clone_from(&self, source: &Upstream) -> Result<JobOutcome, Error> {
         let report = self.report();
-        let job = pgha_postgres::Job { cancel: &self.cancel, report: &report };
+        let job = pgha_postgres::Job {
+            cancel: &self.cancel,
+            report: &report,
+        };
         let options = self.options(Tool::Basebackup, &self.local.effective.basebackup);
-        let request = BasebackupRequest { source: address(source)?, options };
+        let request = BasebackupRequest {
+            source: address(source)?,
+            options,
+        };
         self.instance().basebackup(&request, &job).await?;
         tracing::info!(source = source.name.as_str(), "bootstrapped from {}", source.name);
         Ok(JobOutcome::Done)
@@ -230,9 +284,16 @@ impl Bench {
                     ("max_worker_processes", control.max_worker_processes),
                     ("max_wal_senders", control.max_wal_senders),
                 ];
-                let least = least.into_iter().map(|(name, value)| (name.to_owned(), i64::from(value))).collect();
+                let least = least
+                    .into_iter()
+                    .map(|(name, value)| (name.to_owned(), i64::from(value)))
+                    .collect();
                 for (name, value) in raise_for_standby(&mut controlled, &least) {
-                    tracing::warn!(name, value, "a standby needs at least the primary's value; restart pending");
+                    tracing::warn!(
+                        name,
+                        value,
+                        "a standby needs at least the primary's value; restart pending"
+                    );
                 }
                 Recovery::Standby(upstream.clone())
             }
@@ -253,8 +314,15 @@ impl Bench {
     async fn start(&self, role: &StartRole, timeout: Duration) -> Result<JobOutcome, Error> {
         let options = self.prepare(role).await?;
         let report = self.report();
-        let job = pgha_postgres::Job { cancel: &self.cancel, report: &report };
-        let request = StartRequest { options, timeout, during_bootstrap: false };
+        let job = pgha_postgres::Job {
+            cancel: &self.cancel,
+            report: &report,
+        };
+        let request = StartRequest {
+            options,
+            timeout,
+            during_bootstrap: false,
+        };
         let outcome = self.instance().start(&request, &self.fence, &job).await;
         if matches!(outcome, Err(Error::Cancelled)) {
             // The decision to cancel means that this server must not come up in this role.
@@ -269,7 +337,10 @@ impl Bench {
 
     async fn end_half_started(&self) -> Result<(), Error> {
         let never = CancellationToken::new();
-        let quiet = pgha_postgres::Job { cancel: &never, report: &|_| {} };
+        let quiet = pgha_postgres::Job {
+            cancel: &never,
+            report: &|_| {},
+        };
         let request = StopRequest {
             mode: pgha_postgres::StopMode::Immediate,
             checkpoint: None,
@@ -282,7 +353,10 @@ impl Bench {
     async fn stop(&self, mode: StopMode, checkpoint_first: bool) -> Result<JobOutcome, Error> {
         self.run_before_stop().await;
         let report = self.report();
-        let job = pgha_postgres::Job { cancel: &self.cancel, report: &report };
+        let job = pgha_postgres::Job {
+            cancel: &self.cancel,
+            report: &report,
+        };
         let patience = Duration::from_secs(u64::from(self.local.effective.pg_ctl_timeout_s.max(1)));
         let request = match mode {
             StopMode::Fast => StopRequest {
@@ -316,7 +390,10 @@ impl Bench {
             return Ok(failed(JobFailure::PrePromote, reason));
         }
         let report = self.report();
-        let job = pgha_postgres::Job { cancel: &self.cancel, report: &report };
+        let job = pgha_postgres::Job {
+            cancel: &self.cancel,
+            report: &report,
+        };
         Ok(match self.instance().promote(self.promote_limit, &job).await? {
             PromoteOutcome::Promoted => JobOutcome::Done,
             PromoteOutcome::NotYet => failed(JobFailure::TimedOut, "PostgreSQL has not left recovery in time"),
@@ -339,7 +416,9 @@ impl Bench {
     }
 
     async fn run_before_stop(&self) {
-        let Some(text) = self.local.effective.before_stop.as_deref() else { return };
+        let Some(text) = self.local.effective.before_stop.as_deref() else {
+            return;
+        };
         let outcome = match HookCommand::parse("postgresql.before_stop", text) {
             Ok(command) => hook::run(&command, HOOK_LIMIT).await.map(|o| format!("{o:?}")),
             Err(error) => Err(error),
@@ -355,7 +434,9 @@ impl Bench {
     async fn follow(&self, upstream: Option<Upstream>) -> Result<JobOutcome, Error> {
         let instance = self.instance();
         self.write_passfile(upstream.as_ref())?;
-        instance.write_config(&self.local.config_texts(&Recovery::Standby(upstream.clone()))).await?;
+        instance
+            .write_config(&self.local.config_texts(&Recovery::Standby(upstream.clone())))
+            .await?;
         instance.set_standby(true).await?;
         instance.reload(&self.fence).await?;
         let until = clock::boot().plus(FOLLOW_SETTLE);
@@ -370,7 +451,10 @@ impl Bench {
             }
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
-        Ok(failed(JobFailure::TimedOut, "PostgreSQL did not take the new primary_conninfo over"))
+        Ok(failed(
+            JobFailure::TimedOut,
+            "PostgreSQL did not take the new primary_conninfo over",
+        ))
     }
 
     async fn check_divergence(&self, source: &Upstream) -> Result<JobOutcome, Error> {
@@ -389,12 +473,21 @@ impl Bench {
         } else {
             (control.checkpoint_timeline, control.checkpoint)
         };
-        let recovering = matches!(control.state, ControlState::ShutDownInRecovery | ControlState::InArchiveRecovery);
-        let shutdown = if running { None } else { instance.shutdown_checkpoint().await? };
+        let recovering = matches!(
+            control.state,
+            ControlState::ShutDownInRecovery | ControlState::InArchiveRecovery
+        );
+        let shutdown = if running {
+            None
+        } else {
+            instance.shutdown_checkpoint().await?
+        };
         let remote = async {
             let (in_recovery, _) = instance.source_checkpoint(&there, REMOTE_LIMIT).await?;
             let identity = instance.identify_system(&there, REMOTE_LIMIT).await?;
-            let history = instance.timeline_history(&there, identity.timeline, REMOTE_LIMIT).await?;
+            let history = instance
+                .timeline_history(&there, identity.timeline, REMOTE_LIMIT)
+                .await?;
             Ok::<_, Error>((in_recovery, identity.timeline, history))
         };
         let (leader_in_recovery, leader_timeline, history) = match remote.await {
@@ -414,10 +507,15 @@ impl Bench {
 
     async fn crash_recovery(&self) -> Result<JobOutcome, Error> {
         let report = self.report();
-        let job = pgha_postgres::Job { cancel: &self.cancel, report: &report };
+        let job = pgha_postgres::Job {
+            cancel: &self.cancel,
+            report: &report,
+        };
         let instance = self.instance();
         instance.write_config(&self.local.config_texts(&Recovery::None)).await?;
-        instance.crash_recovery(&command_line(&self.local.effective.parameters.controlled), &job).await?;
+        instance
+            .crash_recovery(&command_line(&self.local.effective.parameters.controlled), &job)
+            .await?;
         Ok(JobOutcome::Done)
     }
 
@@ -429,11 +527,19 @@ impl Bench {
         match (identity, checkpoint) {
             (Ok(now), Ok((false, checkpoint))) if checkpoint == now.timeline => {}
             (Ok(now), Ok((false, checkpoint))) => return Ok(not_checkpointed(source, now.timeline, checkpoint)),
-            (Ok(_), Ok((true, _))) => return Ok(failed(JobFailure::SourceNotReady, format!("{} is in recovery", source.name))),
+            (Ok(_), Ok((true, _))) => {
+                return Ok(failed(
+                    JobFailure::SourceNotReady,
+                    format!("{} is in recovery", source.name),
+                ));
+            }
             (Err(e), _) | (_, Err(e)) => return Ok(failed(JobFailure::SourceNotReady, e.chain())),
         }
         let report = self.report();
-        let job = pgha_postgres::Job { cancel: &self.cancel, report: &report };
+        let job = pgha_postgres::Job {
+            cancel: &self.cancel,
+            report: &report,
+        };
         let request = RewindRequest {
             source: there,
             restore_target_wal: self.local.effective.recovery_conf.contains_key("restore_command"),
@@ -445,7 +551,10 @@ impl Bench {
                 JobOutcome::Done
             }
             RewindOutcome::SourceNotReady { reason } => failed(JobFailure::SourceNotReady, reason),
-            RewindOutcome::MissingWal { segment, reason } => failed(JobFailure::Nothing, format!("WAL segment {segment} is missing: {reason}")),
+            RewindOutcome::MissingWal { segment, reason } => failed(
+                JobFailure::Nothing,
+                format!("WAL segment {segment} is missing: {reason}"),
+            ),
             RewindOutcome::Failed { reason } => failed(JobFailure::Nothing, reason),
             RewindOutcome::Interrupted { reason } => failed(JobFailure::Damaged, reason),
         })
@@ -465,18 +574,27 @@ impl Bench {
 }
 
 fn not_checkpointed(source: &Upstream, now: Timeline, checkpoint: Timeline) -> JobOutcome {
-    let reason = format!("Waiting for checkpoint on {} before rewind (timeline {now}, checkpoint on {checkpoint})", source.name);
+    let reason = format!(
+        "Waiting for checkpoint on {} before rewind (timeline {now}, checkpoint on {checkpoint})",
+        source.name
+    );
     failed(JobFailure::SourceNotReady, reason)
 }
 
 /// The local server as a source for replication commands.
 pub fn local_address(spec: &InstanceSpec) -> ConnInfo {
-    ConnInfo::new().with("host", &spec.local.host()).with("port", &spec.local.port().to_string())
+    ConnInfo::new()
+        .with("host", &spec.local.host())
+        .with("port", &spec.local.port().to_string())
 }
 
 fn post_bootstrap(text: Option<&str>) -> Result<PostBootstrap, String> {
-    let Some(text) = text else { return Ok(PostBootstrap::default()) };
+    let Some(text) = text else {
+        return Ok(PostBootstrap::default());
+    };
     let words = shlex::split(text).ok_or("quotes are not balanced")?;
     let (program, args) = words.split_first().ok_or("it is empty")?;
-    Ok(PostBootstrap { script: Some((program.into(), args.to_vec())) })
+    Ok(PostBootstrap {
+        script: Some((program.into(), args.to_vec())),
+    })
 }

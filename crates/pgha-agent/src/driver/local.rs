@@ -65,16 +65,28 @@ impl Local {
             tracing::warn!("{finding}");
         }
         let spec = instance_spec(&config, &effective, state_dir);
-        let reusable = before.filter(|b| same_instance(b.instance.spec(), &spec)).map(|b| Arc::clone(&b.instance));
+        let reusable = before
+            .filter(|b| same_instance(b.instance.spec(), &spec))
+            .map(|b| Arc::clone(&b.instance));
         let instance = reusable.unwrap_or_else(|| Arc::new(Instance::new(spec)));
         let identity = Identity::new(&config, &effective.database);
-        Local { config, effective, dynamic_text: dynamic_text.to_owned(), identity, instance, major }
+        Local {
+            config,
+            effective,
+            dynamic_text: dynamic_text.to_owned(),
+            identity,
+            instance,
+            major,
+        }
     }
 
     /// What core needs to know of the local configuration.
     pub fn node_spec(&self, cached_config: Option<String>) -> NodeSpec {
         let dcs = &self.config.bootstrap.dcs;
-        let first: Value = cached_config.as_deref().and_then(|t| serde_json::from_str(t).ok()).unwrap_or_else(|| dcs.clone());
+        let first: Value = cached_config
+            .as_deref()
+            .and_then(|t| serde_json::from_str(t).ok())
+            .unwrap_or_else(|| dcs.clone());
         let (settings, problems) = parse_settings(&first);
         for problem in problems {
             tracing::warn!("{problem:?}");
@@ -87,7 +99,11 @@ impl Local {
             api_url: self.identity.api_url.clone(),
             tags: self.config.tags.clone(),
             may_bootstrap: true,
-            bootstrap_config: if dcs.is_object() { dcs.to_string() } else { "{}".to_owned() },
+            bootstrap_config: if dcs.is_object() {
+                dcs.to_string()
+            } else {
+                "{}".to_owned()
+            },
             cached_config,
             cached_settings: Some(settings),
             watchdog_required: self.config.watchdog.mode == WatchdogMode::Required,
@@ -108,10 +124,15 @@ impl Local {
     pub fn config_texts(&self, recovery: &Recovery) -> ConfigTexts {
         let e = &self.effective;
         let block = self.recovery_block(recovery);
-        let include = e.custom_conf.as_ref().map_or_else(|| format!("{}.base.conf", e.config_base_name), |p| p.display().to_string());
+        let include = e.custom_conf.as_ref().map_or_else(
+            || format!("{}.base.conf", e.config_base_name),
+            |p| p.display().to_string(),
+        );
         let mut parameters = e.parameters.file.clone();
         if e.use_unix_socket || !parameters.contains_key("unix_socket_directories") {
-            parameters.entry("unix_socket_directories".to_owned()).or_insert_with(|| self.socket_dir());
+            parameters
+                .entry("unix_socket_directories".to_owned())
+                .or_insert_with(|| self.socket_dir());
         }
         let hba = e.hba_file.display().to_string();
         let ident = e.ident_file.display().to_string();
@@ -132,9 +153,10 @@ impl Local {
     fn recovery_block(&self, recovery: &Recovery) -> Option<BTreeMap<String, String>> {
         let (conninfo, slot) = match recovery {
             Recovery::None => return None,
-            Recovery::Standby(upstream) => {
-                (upstream.as_ref().and_then(|u| self.primary_conninfo(u)), upstream.as_ref().and_then(|u| u.slot.clone()))
-            }
+            Recovery::Standby(upstream) => (
+                upstream.as_ref().and_then(|u| self.primary_conninfo(u)),
+                upstream.as_ref().and_then(|u| u.slot.clone()),
+            ),
             Recovery::Kept { conninfo, slot } => (Some(conninfo.clone()), Some(slot.clone())),
         };
         Some(standby_recovery(&StandbyRecovery {
@@ -165,10 +187,19 @@ impl Local {
 
     /// The passfile lines a standby of `upstream` needs.
     pub fn pass_entries(&self, upstream: &Upstream) -> Vec<PassEntry> {
-        let Some((host, port)) = pgha_core::conninfo::host_port(&upstream.conn_url) else { return Vec::new() };
+        let Some((host, port)) = pgha_core::conninfo::host_port(&upstream.conn_url) else {
+            return Vec::new();
+        };
         let replication = &self.instance.spec().replication;
-        let Some(password) = replication.password.clone() else { return Vec::new() };
-        vec![PassEntry { host, port, user: replication.user.clone(), password }]
+        let Some(password) = replication.password.clone() else {
+            return Vec::new();
+        };
+        vec![PassEntry {
+            host,
+            port,
+            user: replication.user.clone(),
+            password,
+        }]
     }
 
     /// Where the Unix socket of the server is.
@@ -182,7 +213,11 @@ impl Local {
 
 /// The first of `unix_socket_directories`, or the state directory's neighbour `/tmp`, which every build accepts.
 fn default_socket_dir(effective: &EffectivePostgres) -> PathBuf {
-    let configured = effective.parameters.file.get("unix_socket_directories").and_then(|v| v.split(',').next());
+    let configured = effective
+        .parameters
+        .file
+        .get("unix_socket_directories")
+        .and_then(|v| v.split(',').next());
     PathBuf::from(configured.map_or("/tmp", str::trim))
 }
 
@@ -190,9 +225,15 @@ fn instance_spec(config: &LocalConfig, effective: &EffectivePostgres, state_dir:
     let pg = &config.postgresql;
     let port = pg.listen.port;
     let local = if effective.use_unix_socket {
-        LocalAddress::Unix { dir: default_socket_dir(effective), port }
+        LocalAddress::Unix {
+            dir: default_socket_dir(effective),
+            port,
+        }
     } else {
-        LocalAddress::Tcp { host: pg.listen.local_host().to_owned(), port }
+        LocalAddress::Tcp {
+            host: pg.listen.local_host().to_owned(),
+            port,
+        }
     };
     let auth = &pg.authentication;
     InstanceSpec {
@@ -225,7 +266,10 @@ fn credentials(from: &pgha_wire::pgconf::credentials::Credentials, default_user:
     Credentials {
         user: from.username.clone().unwrap_or_else(|| default_user.to_owned()),
         password: from.password.as_ref().map(|p| Secret::new(p.expose())),
-        options: options.into_iter().filter_map(|(k, v)| Some((k.to_owned(), v.clone()?))).collect(),
+        options: options
+            .into_iter()
+            .filter_map(|(k, v)| Some((k.to_owned(), v.clone()?)))
+            .collect(),
     }
 }
 

@@ -10,6 +10,7 @@ pub mod identity;
 pub mod jobs;
 pub mod local;
 pub mod publish;
+pub mod recorder;
 pub mod store;
 pub mod tend;
 
@@ -24,7 +25,7 @@ use pgha_core::effect::{CallbackAction, CallbackRole, Effect, FenceOrder};
 use pgha_core::event::{Event, OpId, Wake};
 use pgha_core::job::{Job, JobFailure, JobOutcome};
 use pgha_core::node::Node;
-use pgha_core::pg::{PgView, Postmaster, SqlRole, SqlView};
+use pgha_core::pg::{PendingRestart, PgView, Postmaster, SqlRole, SqlView};
 use pgha_core::request::{Answer, Request, RequestId};
 use pgha_core::rule::Rule;
 use pgha_core::units::{Mono, Timeline};
@@ -38,6 +39,7 @@ use self::guard::FenceGuard;
 use self::jobs::{Bench, run_job};
 use self::local::Local;
 use self::publish::{Tally, node_status};
+use self::recorder::Recorder;
 use self::store::Store;
 use crate::callbacks::{Action, CallbackRunner, Callbacks};
 use crate::clock::{self, Sleeper};
@@ -48,6 +50,8 @@ use crate::watchdog::{Watchdog, WatchdogConfig};
 pub const MAX_EVENTS: usize = 1024;
 /// Share of an observation for asking a standby without a wal receiver for its timeline.
 const TIMELINE_LIMIT: Duration = Duration::from_millis(800);
+/// Least wait between two turns of the driver that only time asks for.
+const LEAST_WAIT: Duration = Duration::from_millis(1);
 /// How long callbacks may go on at the end.
 const CALLBACK_DRAIN: Duration = Duration::from_secs(5);
 
@@ -100,6 +104,7 @@ pub struct Parts {
 pub struct Driver {
     parts: Parts,
     tally: Tally,
+    recorder: Recorder,
     callbacks: CallbackRunner,
     watchdog: Watchdog,
     job: Option<(OpId, CancellationToken)>,
@@ -109,8 +114,12 @@ pub struct Driver {
     refreshing: Vec<oneshot::Sender<()>>,
     live: Option<PgView>,
     refreshed: (mpsc::Sender<PgView>, mpsc::Receiver<PgView>),
+    reloaded: (mpsc::Sender<()>, mpsc::Receiver<()>),
     history: Option<(Timeline, Vec<TimelineEnd>)>,
-    history_in: (mpsc::Sender<(Timeline, Vec<TimelineEnd>)>, mpsc::Receiver<(Timeline, Vec<TimelineEnd>)>),
+    history_in: (
+        mpsc::Sender<(Timeline, Vec<TimelineEnd>)>,
+        mpsc::Receiver<(Timeline, Vec<TimelineEnd>)>,
+    ),
 }
 
 /// How the daemon ends.
@@ -131,7 +140,9 @@ impl Driver {
         let local = parts.local.load_full();
         let callbacks = CallbackRunner::new(local.config.scope.clone(), callbacks_of(&local)?);
         let watchdog = Watchdog::new(watchdog_config(&local));
+        let recorder = Recorder::new(&parts.state_dir, local.config.pgha.flight_recorder_bytes);
         Ok(Driver {
+            recorder,
             parts,
             tally: Tally::default(),
             callbacks,
@@ -143,6 +154,7 @@ impl Driver {
             refreshing: Vec::new(),
             live: None,
             refreshed: mpsc::channel(1),
+            reloaded: mpsc::channel(1),
             history: None,
             history_in: mpsc::channel(1),
         })
@@ -162,11 +174,13 @@ impl Driver {
         self.probe_watchdog().await;
         let mut ending = self.feed(Event::Wake(Wake::Now)).await;
         while ending.is_none() {
-            let wake = self.parts.node.next_wake();
+            // Never in the past: the driver must wait at least once a turn, or nobody else on this runtime would run.
+            let wake = self.parts.node.next_wake().max(clock::boot().plus(LEAST_WAIT));
             ending = tokio::select! {
                 Some(event) = self.parts.inbox.recv() => self.feed(event).await,
                 Some(command) = self.parts.commands.recv() => self.obey(command).await,
                 Some(view) = self.refreshed.1.recv() => { self.refreshed(view); None }
+                Some(()) = self.reloaded.1.recv() => { self.tell_reload(); None }
                 Some(history) = self.history_in.1.recv() => { self.history = Some(history); None }
                 slept = sleeper.until(wake) => { slept?; self.feed(Event::Wake(Wake::Timer)).await }
             };
@@ -174,7 +188,10 @@ impl Driver {
         if !self.callbacks.drain(CALLBACK_DRAIN).await {
             tracing::warn!("a callback still runs; leaving it");
         }
-        Ok(ending.unwrap_or(Ending { code: 1, leave_running: false }))
+        Ok(ending.unwrap_or(Ending {
+            code: 1,
+            leave_running: false,
+        }))
     }
 
     // ---- events in ----
@@ -196,7 +213,10 @@ impl Driver {
         if let Event::JobEnded { outcome, .. } = &event {
             self.note_job_end(outcome);
         }
+        let record = event.clone();
         let mut queue = self.parts.node.handle(now, event);
+        let rule = self.parts.node.last_decision().map(|(d, _)| d.rule);
+        self.recorder.note(now, &record, rule);
         for violation in self.parts.node.take_violations() {
             tracing::error!(invariant = violation.invariant, "refused: {}", violation.what);
         }
@@ -207,9 +227,16 @@ impl Driver {
             match effect {
                 Effect::SetFence(order) => fence_holds &= self.set_fence(order).await,
                 Effect::StartJob { op, job } if !fence_holds => self.refuse_job(op, &job),
-                Effect::Exit { code, reason, leave_running } => {
+                Effect::Exit {
+                    code,
+                    reason,
+                    leave_running,
+                } => {
                     self.note_exit(code, &reason);
-                    ending = Some(Ending { code: u8::try_from(code).unwrap_or(1), leave_running });
+                    ending = Some(Ending {
+                        code: u8::try_from(code).unwrap_or(1),
+                        leave_running,
+                    });
                 }
                 other => self.perform(other),
             }
@@ -220,7 +247,10 @@ impl Driver {
 
     fn refuse_job(&self, op: OpId, job: &Job) {
         tracing::error!(?job, "not begun: the fence did not confirm its order");
-        let outcome = JobOutcome::Failed { failure: JobFailure::Fenced, reason: "the fence did not confirm its order".to_owned() };
+        let outcome = JobOutcome::Failed {
+            failure: JobFailure::Fenced,
+            reason: "the fence did not confirm its order".to_owned(),
+        };
         self.send_later(async move { Event::JobEnded { op, outcome } });
     }
 
@@ -254,7 +284,13 @@ impl Driver {
             }
         };
         let before = self.parts.local.load_full();
-        let local = Arc::new(Local::new(config, &before.dynamic_text, &self.parts.state_dir, before.major, Some(&before)));
+        let local = Arc::new(Local::new(
+            config,
+            &before.dynamic_text,
+            &self.parts.state_dir,
+            before.major,
+            Some(&before),
+        ));
         match callbacks_of(&local) {
             Ok(callbacks) => self.callbacks.reconfigure(callbacks),
             Err(error) => tracing::error!(%error, "the callbacks stay as they were"),
@@ -320,10 +356,16 @@ impl Driver {
         self.send_later(async move {
             let view = look(&local, budget).await;
             let timeline_history = match view.facts().map(|f| &f.role) {
-                Some(SqlRole::Primary { timeline, .. }) if timeline.0 > 1 => read_history(&local, *timeline, known, &history_out).await,
+                Some(SqlRole::Primary { timeline, .. }) if timeline.0 > 1 => {
+                    read_history(&local, *timeline, known, &history_out).await
+                }
                 Some(SqlRole::Primary { .. } | SqlRole::Standby(_)) | None => Vec::new(),
             };
-            Event::Observed { op, view: Box::new(view), timeline_history }
+            Event::Observed {
+                op,
+                view: Box::new(view),
+                timeline_history,
+            }
         });
     }
 
@@ -331,7 +373,10 @@ impl Driver {
         let client = Arc::clone(&self.parts.peers);
         let v = self.parts.node.view();
         let system_id = v.pg.control().map(|c| c.system_id);
-        let expect = Expect { scope: v.me.scope.clone(), system_id };
+        let expect = Expect {
+            scope: v.me.scope.clone(),
+            system_id,
+        };
         self.send_later(async move {
             let answers = client.ask(&peers, &expect, budget).await;
             for (name, answer) in &answers {
@@ -350,7 +395,7 @@ impl Driver {
         if matches!(job, Job::Stop { .. }) && self.parts.node.view().pg.says_primary() {
             self.tally.demotions += 1;
         }
-        tracing::info!(?job, "begins");
+        tracing::info!("{} begins", publish::describe(&job));
         let bench = Bench {
             promote_limit: self.parts.node.view().settings().loop_wait.max(Duration::from_secs(10)),
             local,
@@ -374,6 +419,7 @@ impl Driver {
             fence: self.parts.fence.clone(),
             config_text: text,
             pg: v.pg.clone(),
+            reloaded: self.reloaded.0.clone(),
         };
         self.send_later(async move {
             errand.run(items).await;
@@ -410,11 +456,28 @@ impl Driver {
         let _ending = self.feed(Event::Watchdog(seen)).await;
     }
 
+    fn tell_reload(&mut self) {
+        let role = self
+            .parts
+            .node
+            .view()
+            .memory
+            .told_role
+            .unwrap_or(CallbackRole::Uninitialized);
+        self.callbacks.call(Action::OnReload, callback_role(role));
+    }
+
     // ---- PostgreSQL's process ----
 
     /// Waits beside the driver for the end of the postmaster that was seen, and adopts one that the fence does not know.
     fn watch_postmaster(&mut self, view: &PgView) {
-        let Postmaster::Running { pid, start_ticks, .. } = view.postmaster else { return };
+        let Postmaster::Running { pid, start_ticks, .. } = view.postmaster else {
+            return;
+        };
+        if self.job.is_some() {
+            // What runs during a job may be initdb's or a single-user server; the next look after the job tells.
+            return;
+        }
         let process = ProcessId { pid, start_ticks };
         if self.watching == Some(process) {
             return;
@@ -474,12 +537,20 @@ impl Driver {
 
     /// Logs a decision when its rule changed, and counts it.
     fn note_decision(&mut self) {
-        let Some((decision, at)) = self.parts.node.last_decision() else { return };
+        let Some((decision, at)) = self.parts.node.last_decision() else {
+            return;
+        };
         if at != clock_of(&self.parts.node) {
             return;
         }
         *self.tally.decisions.entry(decision.rule.number()).or_insert(0) += 1;
-        self.tally.loop_duration = Some(self.parts.node.last_cycle_ended().since(self.parts.node.cycle_started())).filter(|d| !d.is_zero());
+        self.tally.loop_duration = Some(
+            self.parts
+                .node
+                .last_cycle_ended()
+                .since(self.parts.node.cycle_started()),
+        )
+        .filter(|d| !d.is_zero());
         let (rule, because) = (decision.rule, decision.because.clone());
         if self.tally.last_rule == Some(rule) || is_routine(rule) {
             tracing::debug!(rule = rule.number(), "{because}");
@@ -490,12 +561,26 @@ impl Driver {
     }
 
     fn note_job_end(&self, outcome: &JobOutcome) {
-        let Some(job) = self.parts.node.view().memory.job.as_ref() else { return };
-        let took = clock::boot().since(job.since).as_millis();
+        let Some(job) = self.parts.node.view().memory.job.as_ref() else {
+            return;
+        };
+        let (what, ms) = (publish::describe(&job.job), clock::boot().since(job.since).as_millis());
         match outcome {
-            JobOutcome::Done | JobOutcome::Divergence(_) => tracing::info!(job = ?job.job, ms = took, ?outcome, "done"),
-            JobOutcome::Failed { failure, reason } => tracing::error!(job = ?job.job, ms = took, ?failure, "failed: {reason}"),
-            JobOutcome::Cancelled => tracing::warn!(job = ?job.job, ms = took, "cancelled"),
+            JobOutcome::Done => tracing::info!(ms, "{what} is done"),
+            JobOutcome::Divergence(facts) => tracing::info!(
+                ms,
+                local = %format!("{} on timeline {}", facts.local_lsn, facts.local_timeline),
+                was_primary = facts.was_primary,
+                leader_timeline = facts.leader_timeline.0,
+                verdict = ?pgha_core::rewind::judge(facts),
+                "{what} is done"
+            ),
+            JobOutcome::Failed {
+                failure: JobFailure::SourceNotReady,
+                reason,
+            } => tracing::info!(ms, "{what}: not yet: {reason}"),
+            JobOutcome::Failed { failure, reason } => tracing::error!(ms, ?failure, "{what} failed: {reason}"),
+            JobOutcome::Cancelled => tracing::warn!(ms, "{what} was cancelled"),
         }
     }
 
@@ -515,12 +600,41 @@ fn clock_of(node: &Node) -> Mono {
 
 /// Steps of the heartbeat: logged only when something asks for detail.
 fn is_routine(rule: Rule) -> bool {
-    matches!(rule, Rule::LeadHoldLeaderKey | Rule::JobHoldLeaderKey | Rule::DownHoldLeaderKey | Rule::JobInProgress)
+    matches!(
+        rule,
+        Rule::LeadHoldLeaderKey | Rule::JobHoldLeaderKey | Rule::DownHoldLeaderKey | Rule::JobInProgress
+    )
+}
+
+/// Parameters of the postmaster's command line that differ from those it would be started with now. PostgreSQL cannot
+/// know: its own `pending_restart` compares with the configuration files, and the command line overrides those.
+fn pending_by_command_line(local: &Local, pid: i32) -> Vec<PendingRestart> {
+    let Ok(bytes) = std::fs::read(format!("/proc/{pid}/cmdline")) else {
+        return Vec::new();
+    };
+    let text = String::from_utf8_lossy(&bytes);
+    let running: BTreeMap<&str, &str> = text
+        .split('\0')
+        .filter_map(|arg| arg.strip_prefix("--")?.split_once('='))
+        .collect();
+    let wanted = &local.effective.parameters.controlled;
+    let differs = |(name, new): (&String, &String)| {
+        let old = *running.get(name.as_str())?;
+        (old != new).then(|| PendingRestart {
+            name: name.clone(),
+            old_value: old.to_owned(),
+            new_value: new.clone(),
+        })
+    };
+    wanted.iter().filter_map(differs).collect()
 }
 
 /// Observes, and asks a standby without a wal receiver for the timeline it replays: pg_control lags behind there.
 async fn look(local: &Local, budget: Duration) -> PgView {
     let mut view = local.instance.observe(clock::boot(), budget).await;
+    if let (SqlView::Answered(facts), Postmaster::Running { pid, .. }) = (&mut view.sql, &view.postmaster) {
+        facts.pending_restart.extend(pending_by_command_line(local, *pid));
+    }
     if let SqlView::Answered(facts) = &mut view.sql
         && let SqlRole::Standby(standby) = &mut facts.role
         && standby.wal_receiver.is_none()
@@ -555,7 +669,11 @@ async fn read_history(
     let lines: Vec<TimelineEnd> = file
         .entries
         .into_iter()
-        .map(|e| TimelineEnd { timeline: e.timeline, switchpoint: e.switchpoint, reason: e.reason })
+        .map(|e| TimelineEnd {
+            timeline: e.timeline,
+            switchpoint: e.switchpoint,
+            reason: e.reason,
+        })
         .collect();
     // A full channel means that the same answer is on its way already.
     let _full = out.try_send((timeline, lines.clone()));
@@ -571,7 +689,10 @@ fn callbacks_of(local: &Local) -> Result<Callbacks, AgentError> {
         (Action::OnReload, &c.on_reload),
         (Action::OnRoleChange, &c.on_role_change),
     ];
-    Callbacks::parse(all.into_iter().filter_map(|(action, text)| Some((action, text.as_deref()?))))
+    Callbacks::parse(
+        all.into_iter()
+            .filter_map(|(action, text)| Some((action, text.as_deref()?))),
+    )
 }
 
 fn callback_action(action: CallbackAction) -> Action {

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use pgha_core::job::Job;
+use pgha_core::job::{Job, StartRole, StopMode, Upstream};
 use pgha_core::node::Node;
 use pgha_core::pg::PgView;
 use pgha_core::plan;
@@ -54,10 +54,14 @@ pub fn node_status(node: &Node, tally: &Tally, live: Option<&PgView>, next_run: 
         pause: v.settings().pause,
         cluster_unlocked: !reachable || cluster.is_none_or(|c| c.leader.is_none()),
         dcs_reachable: reachable,
-        dcs_last_seen_s: tally.dcs_last_seen.map_or(0, |w| u64::try_from(w.0 / 1_000_000).unwrap_or(0)),
+        dcs_last_seen_s: tally
+            .dcs_last_seen
+            .map_or(0, |w| u64::try_from(w.0 / 1_000_000).unwrap_or(0)),
         failsafe_enabled: v.settings().failsafe_mode,
         failsafe_active: false,
-        failsafe_member: cluster.and_then(|c| c.failsafe.as_ref()).is_some_and(|f| f.contains_key(&v.me.name)),
+        failsafe_member: cluster
+            .and_then(|c| c.failsafe.as_ref())
+            .is_some_and(|f| f.contains_key(&v.me.name)),
         optime: cluster.and_then(|c| c.status.as_ref()).map(|s| s.optime),
         maximum_lag_on_failover: v.settings().maximum_lag_on_failover,
         tags: v.me.tags.clone(),
@@ -73,7 +77,11 @@ pub fn node_status(node: &Node, tally: &Tally, live: Option<&PgView>, next_run: 
             text: d.because.clone(),
             waits_for: d.wake_at.map(|at| format!("{} ms", at.since(v.now.mono).as_millis())),
         }),
-        job: v.memory.job.as_ref().map(|j| job_text(&j.job, j.copied, j.step.as_deref())),
+        job: v
+            .memory
+            .job
+            .as_ref()
+            .map(|j| job_text(&j.job, j.copied, j.step.as_deref())),
         counters: Counters {
             decisions: tally.decisions.clone(),
             promotions: tally.promotions,
@@ -87,12 +95,49 @@ fn system_id(v: &View) -> Option<SystemId> {
 }
 
 fn sync_standing(v: &View) -> SyncStanding {
-    let Some(sync) = v.last_cluster().and_then(|c| c.sync.as_ref()) else { return SyncStanding::None };
-    let listed = sync.standbys.iter().any(|n| n.as_str().eq_ignore_ascii_case(v.me.name.as_str()));
+    let Some(sync) = v.last_cluster().and_then(|c| c.sync.as_ref()) else {
+        return SyncStanding::None;
+    };
+    let listed = sync
+        .standbys
+        .iter()
+        .any(|n| n.as_str().eq_ignore_ascii_case(v.me.name.as_str()));
     match (listed && v.settings().is_synchronous(), v.settings().synchronous_mode) {
         (false, _) | (true, pgha_core::settings::SynchronousMode::Off) => SyncStanding::None,
         (true, pgha_core::settings::SynchronousMode::On) => SyncStanding::Sync,
         (true, pgha_core::settings::SynchronousMode::Quorum) => SyncStanding::Quorum,
+    }
+}
+
+/// A job in a few words, for the log.
+pub fn describe(job: &Job) -> String {
+    let of = |upstream: &Option<Upstream>| match upstream {
+        Some(u) => format!("standby of {}", u.name),
+        None => "standby of nobody".to_owned(),
+    };
+    let role = |role: &StartRole| match role {
+        StartRole::Primary => "primary".to_owned(),
+        StartRole::Standby { upstream } => of(upstream),
+    };
+    match job {
+        Job::Bootstrap => "bootstrap of a new cluster".to_owned(),
+        Job::Clone { source } => format!("base backup from {}", source.name),
+        Job::Start { role: r, .. } => format!("start as {}", role(r)),
+        Job::Stop {
+            mode: StopMode::Fast, ..
+        } => "fast shutdown".to_owned(),
+        Job::Stop {
+            mode: StopMode::Immediate,
+            ..
+        } => "immediate shutdown".to_owned(),
+        Job::Restart { role: r, .. } => format!("restart as {}", role(r)),
+        Job::Promote => "promotion".to_owned(),
+        Job::Follow { upstream } => format!("change to {}", of(upstream)),
+        Job::CheckDivergence { source } => format!("comparison with the history of {}", source.name),
+        Job::CrashRecovery => "crash recovery in single-user mode".to_owned(),
+        Job::Rewind { source } => format!("pg_rewind from {}", source.name),
+        Job::DiscardDataDir { keep_aside: true, .. } => "putting the data directory aside".to_owned(),
+        Job::DiscardDataDir { keep_aside: false, .. } => "removal of the data directory".to_owned(),
     }
 }
 

@@ -65,9 +65,15 @@ impl Store {
             CommitOutcome::Applied { revision } => {
                 tracing::debug!(purpose = ?commit.purpose, revision = revision.0, "committed");
             }
-            CommitOutcome::Conflict => tracing::info!(purpose = ?commit.purpose, "a guard did not hold; nothing was written"),
-            CommitOutcome::Unknown => tracing::warn!(purpose = ?commit.purpose, "no answer to a write: it may or may not be applied"),
-            CommitOutcome::LeaseGone => tracing::warn!(purpose = ?commit.purpose, "our lease is gone; nothing was written"),
+            CommitOutcome::Conflict => {
+                tracing::info!(purpose = ?commit.purpose, "a guard did not hold; nothing was written")
+            }
+            CommitOutcome::Unknown => {
+                tracing::warn!(purpose = ?commit.purpose, "no answer to a write: it may or may not be applied")
+            }
+            CommitOutcome::LeaseGone => {
+                tracing::warn!(purpose = ?commit.purpose, "our lease is gone; nothing was written")
+            }
             CommitOutcome::Refused => tracing::warn!(purpose = ?commit.purpose, "etcd did not take the write"),
         }
         Event::Committed { op, sent_at, outcome }
@@ -119,11 +125,6 @@ impl Store {
             }
             tracing::warn!("the watch on etcd has ended; changes are noticed by the heartbeat only");
         })
-    }
-
-    /// Versions with known faults and the like.
-    pub fn warnings(&self) -> Vec<String> {
-        self.dcs.warnings()
     }
 }
 

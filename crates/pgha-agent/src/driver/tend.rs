@@ -8,6 +8,7 @@ use arc_swap::ArcSwap;
 use pgha_core::effect::Tend;
 use pgha_core::pg::{PgView, SqlRole};
 use pgha_postgres::{SlotAction, SlotOutcome};
+use tokio::sync::mpsc;
 
 use super::guard::FenceGuard;
 use super::local::{Local, Recovery};
@@ -27,6 +28,8 @@ pub struct Errand {
     pub fence: FenceGuard,
     /// `/config` as read.
     pub config_text: Option<String>,
+    /// Hears of a reload, for the callback.
+    pub reloaded: mpsc::Sender<()>,
     /// The observation the batch was planned from.
     pub pg: PgView,
 }
@@ -74,16 +77,29 @@ impl Errand {
     async fn apply_configuration(&self) {
         let before = self.local.load_full();
         let text = self.config_text.clone().unwrap_or_else(|| before.dynamic_text.clone());
-        let local = Arc::new(Local::new(before.config.clone(), &text, &self.state_dir, before.major, Some(&before)));
+        let local = Arc::new(Local::new(
+            before.config.clone(),
+            &text,
+            &self.state_dir,
+            before.major,
+            Some(&before),
+        ));
         self.local.store(Arc::clone(&local));
         if let Err(error) = local.instance.write_dynamic_json(&text).await {
-            tracing::warn!(error = error.chain(), "the dynamic configuration was not cached on disk");
+            tracing::warn!(
+                error = error.chain(),
+                "the dynamic configuration was not cached on disk"
+            );
         }
         let Some(recovery) = self.recovery() else { return };
         match local.instance.write_config(&local.config_texts(&recovery)).await {
             Ok(false) => tracing::debug!("No PostgreSQL configuration items changed, nothing to reload."),
             Ok(true) => match local.instance.reload(&self.fence).await {
-                Ok(()) => tracing::info!("Reloading PostgreSQL configuration."),
+                Ok(()) => {
+                    tracing::info!("Reloading PostgreSQL configuration.");
+                    // A full channel holds a callback that has not begun yet: one is enough.
+                    let _full = self.reloaded.try_send(());
+                }
                 Err(error) => tracing::warn!(error = error.chain(), "PostgreSQL was not reloaded"),
             },
             Err(error) => tracing::error!(error = error.chain(), "PostgreSQL's configuration was not written"),
@@ -94,7 +110,10 @@ impl Errand {
     fn recovery(&self) -> Option<Recovery> {
         Some(match &self.pg.facts()?.role {
             SqlRole::Primary { .. } => Recovery::None,
-            SqlRole::Standby(s) => Recovery::Kept { conninfo: s.primary_conninfo.clone(), slot: s.primary_slot_name.clone() },
+            SqlRole::Standby(s) => Recovery::Kept {
+                conninfo: s.primary_conninfo.clone(),
+                slot: s.primary_slot_name.clone(),
+            },
         })
     }
 }

@@ -137,13 +137,16 @@ fn restart_primary(v: &View, c: &ClusterView) -> Decision {
     } else {
         limit
     };
+    let because = if v.memory.primary_down_since.is_some() || failed {
+        "starting primary after failure"
+    } else {
+        "starting as primary because i had the session lock"
+    };
+    let role = StartRole::Primary;
     act(
         Rule::DownRestartPrimary,
-        Action::Begin(Job::Start {
-            role: StartRole::Primary,
-            timeout,
-        }),
-        "starting primary after failure",
+        Action::Begin(Job::Start { role, timeout }),
+        because,
     )
 }
 

@@ -124,7 +124,9 @@ impl Node {
         }
         // A claim on our lease is ours, also when the answer to it was lost.
         m.bootstrap_claim = match (cluster.initialize, m.lease) {
-            (Initialize::InProgress { mod_revision, lease }, Some(mine)) if lease == Some(mine.id) => Some(mod_revision),
+            (Initialize::InProgress { mod_revision, lease }, Some(mine)) if lease == Some(mine.id) => {
+                Some(mod_revision)
+            }
             (Initialize::InProgress { .. }, _) => m.bootstrap_claim,
             (Initialize::Absent | Initialize::Done(_) | Initialize::Unreadable, _) => None,
         };
@@ -163,7 +165,11 @@ impl Node {
             && let Some(sight) = &mut self.view.memory.sight
             && mod_revision > sight.revision
         {
-            *sight = ProofSight { revision: mod_revision, at: now, holder: None };
+            *sight = ProofSight {
+                revision: mod_revision,
+                at: now,
+                holder: None,
+            };
         }
         let newer = self.view.cluster().is_none_or(|c| mod_revision > c.revision);
         match key {
@@ -381,7 +387,10 @@ impl Node {
                 self.view.memory.failures.bootstrap = None;
                 if let DcsView::Fresh(c) = &mut self.view.dcs {
                     let lease = self.view.memory.lease.map(|l| l.id);
-                    c.initialize = Initialize::InProgress { mod_revision: revision, lease };
+                    c.initialize = Initialize::InProgress {
+                        mod_revision: revision,
+                        lease,
+                    };
                 }
             }
             (Pending::Claim, None) => self.view.memory.cycle.lost_claim = true,

@@ -149,11 +149,13 @@ impl Node {
     /// When to send [`Wake::Timer`] if nothing else happens.
     pub fn next_wake(&self) -> Mono {
         let s = self.view.settings();
+        if !matches!(self.phase, Phase::Idle) {
+            // Every effect in flight is bounded and its completion goes on with the cycle; time alone changes nothing.
+            return self.view.now.mono.plus(s.loop_wait);
+        }
         let mut at = self.cycle_started.plus(s.loop_wait);
         let mut sooner = |other: Mono| at = at.min(other);
-        if matches!(self.phase, Phase::Idle)
-            && let Some(wake) = self.decision.as_ref().and_then(|d| d.wake_at)
-        {
+        if let Some(wake) = self.decision.as_ref().and_then(|d| d.wake_at) {
             sooner(wake);
         }
         if let (true, Some(proof)) = (self.view.memory.maybe_writable, self.view.memory.proof) {

@@ -1,7 +1,6 @@
 //! Directives for the keys in etcd, and an etcd just large enough to answer a node's commits truthfully.
 
 use std::collections::BTreeSet;
-use std::time::Duration;
 
 use pgha_core::cluster::{
     ClusterView, ConfigKey, FailoverKey, HistoryKey, HistoryLine, Initialize, LeaderKey, Member, MemberRole,
@@ -81,7 +80,7 @@ fn leader(w: &mut World, line: &mut Line) -> Result<(), String> {
     let lease = line.number("lease")?.map(LeaseId);
     w.cluster.leader = (name != "none").then(|| LeaderKey {
         lease: Some(lease.unwrap_or_else(|| lease_of(&name.as_str().into()))),
-        name: name.into(),
+        name: MemberName::new(name),
         create_revision,
         mod_revision: revision,
     });
@@ -406,9 +405,4 @@ fn delete(c: &mut ClusterView, key: &Key) {
         Key::Sync => c.sync = None,
         Key::Failsafe => c.failsafe = None,
     }
-}
-
-/// Milliseconds, rounded down, as everything is printed.
-pub fn ms(time: Duration) -> u128 {
-    time.as_millis()
 }

@@ -5,6 +5,7 @@
 //!
 //! Absent on purpose: time that passes by itself, and any PostgreSQL that reacts to a job. A scenario says both.
 
+pub mod checks;
 pub mod drive;
 pub mod etcd;
 pub mod jobs;

@@ -21,6 +21,13 @@ use super::world::{SYSTEM_ID, World, set_tags};
 /// Where everybody stands unless a scenario says otherwise.
 const LSN: Lsn = Lsn(0x500);
 
+/// Where a server stands.
+#[derive(Clone, Copy)]
+struct Position {
+    timeline: Timeline,
+    lsn: Lsn,
+}
+
 /// Sets a fact about PostgreSQL or a peer; `false` when the directive is none of theirs.
 pub fn set(w: &mut World, directive: &str, line: &mut Line) -> Result<bool, String> {
     match directive {
@@ -40,6 +47,10 @@ fn pg(w: &mut World, line: &mut Line) -> Result<PgView, String> {
         ..PgView::not_observed()
     };
     w.timeline_history.clear();
+    let here = Position {
+        timeline: Timeline(line.number("tl")?.unwrap_or(1)),
+        lsn: line.lsn("lsn")?.unwrap_or(LSN),
+    };
     Ok(match what.as_str() {
         "unknown" => PgView::not_observed(),
         "empty" => nothing(DataDir::Empty),
@@ -54,19 +65,23 @@ fn pg(w: &mut World, line: &mut Line) -> Result<PgView, String> {
                 "bootstrap" => UnfinishedWork::Bootstrap,
                 "clone" => UnfinishedWork::Clone,
                 "rewind" => UnfinishedWork::Rewind,
-                other => return Err(format!("pg unfinished {other}: bootstrap, clone or rewind was expected")),
+                other => {
+                    return Err(format!(
+                        "pg unfinished {other}: bootstrap, clone or rewind was expected"
+                    ));
+                }
             },
         }),
         "down" => {
             let was = line.needs("standby or primary")?;
             PgView {
-                data_dir: DataDir::Present(control(&was, false, line)?),
+                data_dir: DataDir::Present(control(&was, false, here, line)?),
                 postmaster: Postmaster::NotRunning,
                 ..PgView::not_observed()
             }
         }
         "unobserved_postmaster" => PgView {
-            data_dir: DataDir::Present(control("standby", true, line)?),
+            data_dir: DataDir::Present(control("standby", true, here, line)?),
             ..PgView::not_observed()
         },
         "starting" | "stopping" | "silent" => {
@@ -77,7 +92,7 @@ fn pg(w: &mut World, line: &mut Line) -> Result<PgView, String> {
                 _ => (PostmasterPhase::Ready, false),
             };
             PgView {
-                data_dir: DataDir::Present(control(&was, true, line)?),
+                data_dir: DataDir::Present(control(&was, true, here, line)?),
                 postmaster: running(phase),
                 sql: SqlView::Unanswered {
                     reason: "no answer in time".into(),
@@ -87,9 +102,9 @@ fn pg(w: &mut World, line: &mut Line) -> Result<PgView, String> {
             }
         }
         "primary" | "standby" => {
-            let facts = facts(w, &what, line)?;
+            let facts = facts(w, &what, here, line)?;
             PgView {
-                data_dir: DataDir::Present(control(&what, true, line)?),
+                data_dir: DataDir::Present(control(&what, true, here, line)?),
                 postmaster: running(PostmasterPhase::Ready),
                 sql: SqlView::Answered(facts),
                 ..PgView::not_observed()
@@ -108,15 +123,14 @@ fn running(phase: PostmasterPhase) -> Postmaster {
 }
 
 /// pg_control of a server that was last run as this; `crashed` leaves the state of a server that was cut off.
-fn control(was: &str, is_running: bool, line: &mut Line) -> Result<ControlData, String> {
+fn control(was: &str, is_running: bool, here: Position, line: &mut Line) -> Result<ControlData, String> {
     let primary = match was {
         "primary" => true,
         "standby" => false,
         other => return Err(format!("`{other}`: primary or standby was expected")),
     };
     let crashed = line.flag("crashed") || is_running;
-    let timeline = Timeline(line.number("tl")?.unwrap_or(1));
-    let lsn = line.lsn("lsn")?.unwrap_or(LSN);
+    let checkpoint = line.lsn("checkpoint")?.unwrap_or(here.lsn);
     Ok(ControlData {
         system_id: line.number("sysid")?.map_or(SYSTEM_ID, SystemId),
         state: match (primary, crashed) {
@@ -125,9 +139,9 @@ fn control(was: &str, is_running: bool, line: &mut Line) -> Result<ControlData, 
             (false, true) => ControlState::InArchiveRecovery,
             (false, false) => ControlState::ShutDownInRecovery,
         },
-        checkpoint_timeline: Timeline(line.number("checkpoint_tl")?.unwrap_or(timeline.0)),
-        checkpoint: lsn,
-        redo: lsn,
+        checkpoint_timeline: Timeline(line.number("checkpoint_tl")?.unwrap_or(here.timeline.0)),
+        checkpoint,
+        redo: checkpoint,
         min_recovery: Lsn(0),
         min_recovery_timeline: None,
         data_checksums: line.flag("checksums"),
@@ -137,26 +151,25 @@ fn control(was: &str, is_running: bool, line: &mut Line) -> Result<ControlData, 
     })
 }
 
-fn facts(w: &mut World, what: &str, line: &mut Line) -> Result<SqlFacts, String> {
-    // The timeline and position are those of pg_control too, which reads them again from the same line.
-    let timeline = line.number::<u32>("sql_tl")?;
-    let lsn = line.lsn("at")?.unwrap_or(LSN);
+fn facts(w: &mut World, what: &str, here: Position, line: &mut Line) -> Result<SqlFacts, String> {
     let role = if what == "primary" {
         if let Some(ends) = line.value("branched") {
             w.timeline_history = ends.split(',').map(history_end).collect::<Result<_, _>>()?;
         }
         SqlRole::Primary {
-            timeline: Timeline(timeline.unwrap_or(1)),
-            flush: lsn,
-            write: lsn,
+            timeline: here.timeline,
+            flush: here.lsn,
+            write: here.lsn,
         }
     } else {
-        SqlRole::Standby(standby(w, timeline, lsn, line)?)
+        SqlRole::Standby(standby(w, here, line)?)
     };
     Ok(SqlFacts {
         response_time: Duration::from_millis(1),
         server_version: line.number("version")?.unwrap_or(150_014),
-        postmaster_start_time: line.value("started").unwrap_or_else(|| "2025-12-31 00:00:00.000000+00:00".into()),
+        postmaster_start_time: line
+            .value("started")
+            .unwrap_or_else(|| "2025-12-31 00:00:00.000000+00:00".into()),
         role,
         wal_senders: Vec::new(),
         slots: BTreeMap::new(),
@@ -184,9 +197,13 @@ fn history_end(text: &str) -> Result<TimelineEnd, String> {
 }
 
 /// `from=b` is what primary_conninfo says; `streaming` that a wal receiver is connected.
-fn standby(w: &World, timeline: Option<u32>, lsn: Lsn, line: &mut Line) -> Result<StandbyFacts, String> {
+fn standby(w: &World, here: Position, line: &mut Line) -> Result<StandbyFacts, String> {
     let from = line.value("from");
-    let slot = if w.settings.use_slots { slot_name(&w.me.name) } else { String::new() };
+    let slot = if w.settings.use_slots {
+        slot_name(&w.me.name)
+    } else {
+        String::new()
+    };
     let wal_receiver = line.flag("streaming").then(|| WalReceiver {
         status: "streaming".into(),
         sender_host: from.clone(),
@@ -194,9 +211,9 @@ fn standby(w: &World, timeline: Option<u32>, lsn: Lsn, line: &mut Line) -> Resul
         latest_end: None,
     });
     Ok(StandbyFacts {
-        timeline: if line.flag("no_timeline") { None } else { Some(Timeline(timeline.unwrap_or(1))) },
-        received: Some(lsn),
-        replayed: Some(line.lsn("replayed")?.unwrap_or(lsn)),
+        timeline: (!line.flag("no_timeline")).then_some(here.timeline),
+        received: Some(here.lsn),
+        replayed: Some(line.lsn("replayed")?.unwrap_or(here.lsn)),
         replayed_timestamp: None,
         replay_paused: false,
         wal_receiver,

@@ -74,7 +74,11 @@ impl EtcdConfig {
         config.discover_members = !etcd.use_proxies;
         config.credentials = etcd.username.clone().map(|username| Credentials {
             username,
-            password: etcd.password.as_ref().map(|p| p.expose().to_owned()).unwrap_or_default(),
+            password: etcd
+                .password
+                .as_ref()
+                .map(|p| p.expose().to_owned())
+                .unwrap_or_default(),
         });
         Ok(config)
     }

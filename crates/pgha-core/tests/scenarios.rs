@@ -1,0 +1,86 @@
+//! Every rule, on the smallest cluster that shows it.
+//!
+//! The scenarios stand in `tests/scenarios/*.txt`; their language is described in `support/script.rs`. After a change
+//! that was meant, `PGHA_UPDATE=1` rewrites what is expected; its diff is read as code.
+#![allow(clippy::unwrap_used, clippy::panic)]
+
+mod support;
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use pgha_core::rule::Rule;
+use similar::TextDiff;
+use support::script;
+
+/// Rules that no scenario can reach, each with the reason.
+const UNREACHABLE: &[(Rule, &str)] = &[];
+
+fn files() -> Vec<PathBuf> {
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/scenarios");
+    let mut files: Vec<PathBuf> = fs::read_dir(dir)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| path.extension().is_some_and(|e| e == "txt"))
+        .collect();
+    files.sort();
+    files
+}
+
+/// Runs every file, and rewrites it when that is asked for. Gives the rules that were seen, or all that is wrong.
+fn run_all() -> Result<BTreeSet<Rule>, String> {
+    let update = std::env::var_os("PGHA_UPDATE").is_some();
+    let (mut rules, mut wrong) = (BTreeSet::new(), String::new());
+    for path in files() {
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let expected = fs::read_to_string(&path).unwrap();
+        match script::run(&name, &expected) {
+            Err(error) => wrong.push_str(&format!("{error}\n")),
+            Ok(outcome) => {
+                rules.extend(outcome.rules);
+                if update && outcome.text != expected {
+                    fs::write(&path, &outcome.text).unwrap();
+                } else if outcome.text != expected {
+                    let diff = TextDiff::from_lines(&expected, &outcome.text);
+                    let diff = diff
+                        .unified_diff()
+                        .context_radius(12)
+                        .header(&name, "as it is now")
+                        .to_string();
+                    wrong.push_str(&diff);
+                }
+            }
+        }
+    }
+    if wrong.is_empty() { Ok(rules) } else { Err(wrong) }
+}
+
+#[test]
+fn every_scenario_comes_out_as_it_is_written() {
+    if let Err(wrong) = run_all() {
+        panic!("{wrong}\nPGHA_UPDATE=1 writes down what is true now.");
+    }
+}
+
+#[test]
+fn every_rule_is_shown_by_a_scenario() {
+    let seen = run_all().unwrap_or_else(|wrong| panic!("{wrong}"));
+    let excused = |rule: &Rule| UNREACHABLE.iter().any(|(r, _)| r == rule);
+    let missing: Vec<&str> = Rule::ALL
+        .iter()
+        .filter(|r| !seen.contains(r) && !excused(r))
+        .map(|r| r.name())
+        .collect();
+    assert!(missing.is_empty(), "no scenario shows {}", missing.join(", "));
+    let shown: Vec<&str> = UNREACHABLE
+        .iter()
+        .filter(|(r, _)| seen.contains(r))
+        .map(|(r, _)| r.name())
+        .collect();
+    assert!(
+        shown.is_empty(),
+        "called unreachable, yet a scenario shows {}",
+        shown.join(", ")
+    );
+}

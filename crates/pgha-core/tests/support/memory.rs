@@ -1,0 +1,254 @@
+//! Directives for what the node remembers.
+
+use pgha_core::effect::{CallbackRole, FenceOrder};
+use pgha_core::event::OpId;
+use pgha_core::job::JobFailure;
+use pgha_core::request::{RequestId, RestartRequest, RestartRole};
+use pgha_core::units::{MemberName, Revision, Timeline};
+use pgha_core::view::{
+    CycleFacts, Divergence, Failure, Handover, HandoverReason, ProofSight, Reinitialize, RunningJob, ScheduledRestart,
+    WatchdogView,
+};
+
+use super::jobs;
+use super::line::{Line, duration};
+use super::world::{ProofSpec, START, World};
+
+/// Sets something remembered; `false` when the directive is none of memory's.
+pub fn set(w: &mut World, directive: &str, line: &mut Line) -> Result<bool, String> {
+    match directive {
+        "proof" => proof(w, line)?,
+        "sight" => sight(w, line)?,
+        "fence" => w.memory.fence = fence_order(w, line)?,
+        "job" => job(w, line)?,
+        "handover" => handover(w, line)?,
+        "failure" => failure(w, line)?,
+        "wish" => wish(w, line)?,
+        "divergence" => w.memory.divergence = divergence(line)?,
+        "cycle" => cycle(w, line),
+        "writable" => w.memory.maybe_writable = true,
+        "not-writable" => w.memory.maybe_writable = false,
+        "down" => w.memory.primary_down_since = Some(w.age(line)?),
+        "terminating" => w.memory.terminating = true,
+        "watchdog" => w.memory.watchdog = watchdog(line)?,
+        "claim" => w.memory.bootstrap_claim = line.number("rev")?.map(Revision).or(Some(w.cluster.revision)),
+        "timeline_floor" => w.memory.timeline_floor = line.number("tl")?.map(Timeline),
+        "longer_ttl" => {
+            let ttl = line.duration("ttl")?.ok_or("longer_ttl needs ttl=")?;
+            let left = line.duration("left")?.ok_or("longer_ttl needs left=")?;
+            w.memory.longer_ttl = Some((ttl, w.now.mono.plus(left)));
+        }
+        "told" => {
+            w.memory.told_role = Some(match line.needs("primary or replica")?.as_str() {
+                "primary" => CallbackRole::Primary,
+                "replica" => CallbackRole::Replica,
+                other => return Err(format!("told {other}: primary or replica was expected")),
+            })
+        }
+        _ => return Ok(false),
+    }
+    Ok(true)
+}
+
+/// `proof age=3s`, of the leader key as it stands; `create=` and `rev=` make it one of another key or time.
+fn proof(w: &mut World, line: &mut Line) -> Result<(), String> {
+    let none = line.flag("none");
+    let spec = ProofSpec {
+        kept_at: w.age(line)?,
+        create: line.number("create")?.map(Revision),
+        revision: line.number("rev")?.map(Revision),
+    };
+    w.proof = (!none).then_some(spec);
+    Ok(())
+}
+
+fn sight(w: &mut World, line: &mut Line) -> Result<(), String> {
+    let at = w.age(line)?;
+    w.memory.sight = Some(ProofSight {
+        revision: line.number("rev")?.map_or(w.cluster.revision, Revision),
+        at,
+        holder: line.value("of").map(MemberName::new),
+    });
+    Ok(())
+}
+
+/// `standby`, `paused`, `none`, `until=20s` since the beginning.
+pub fn fence_order(_w: &World, line: &mut Line) -> Result<Option<FenceOrder>, String> {
+    if let Some(until) = line.duration("until")? {
+        return Ok(Some(FenceOrder::Until(START.plus(until))));
+    }
+    match line.needs("standby, paused, none or until=")?.as_str() {
+        "standby" => Ok(Some(FenceOrder::StandbyOnly)),
+        "paused" => Ok(Some(FenceOrder::Paused)),
+        "none" => Ok(None),
+        other => Err(format!("fence {other} is not known")),
+    }
+}
+
+fn job(w: &mut World, line: &mut Line) -> Result<(), String> {
+    if line.flag("none") {
+        w.memory.job = None;
+        return Ok(());
+    }
+    let since = w.age(line)?;
+    let cancelled = line.flag("cancelled");
+    let shut_down_at = line.lsn("shut_down_at")?;
+    let job = jobs::parse(w, line)?;
+    w.memory.job = Some(RunningJob {
+        op: OpId(1),
+        job,
+        since,
+        copied: None,
+        shut_down_at,
+        step: None,
+        cancelled,
+    });
+    Ok(())
+}
+
+fn handover(w: &mut World, line: &mut Line) -> Result<(), String> {
+    let since = w.age(line)?;
+    let reason = match line.needs("switchover, failover, shutdown or none")?.as_str() {
+        "switchover" => HandoverReason::Switchover,
+        "failover" => HandoverReason::ManualFailover,
+        "shutdown" => HandoverReason::Shutdown,
+        "none" => {
+            w.memory.handover = None;
+            return Ok(());
+        }
+        other => return Err(format!("handover {other} is not known")),
+    };
+    let released = line.duration("released")?;
+    w.memory.handover = Some(Handover {
+        reason,
+        candidate: line.value("candidate").map(MemberName::new),
+        since,
+        checkpoint: line.lsn("checkpoint")?,
+        released_at: released.map(|ago| w.now.mono.minus(ago)),
+    });
+    Ok(())
+}
+
+/// `failure start age=1s times=2 kind=exited "it crashed"`
+fn failure(w: &mut World, line: &mut Line) -> Result<(), String> {
+    let of = line.needs("of which job")?;
+    let failure = Some(Failure {
+        at: w.age(line)?,
+        times: line.number("times")?.unwrap_or(1),
+        kind: line
+            .value("kind")
+            .map_or(Ok(JobFailure::Nothing), |k| failure_kind(&k))?,
+        reason: line.word().unwrap_or_else(|| "it broke".into()),
+    });
+    let failures = &mut w.memory.failures;
+    match of.as_str() {
+        "start" => failures.start = failure,
+        "clone" => failures.clone = failure,
+        "rewind" => failures.rewind = failure,
+        "check" => failures.divergence_check = failure,
+        "promote" => failures.promote = failure,
+        "bootstrap" => failures.bootstrap = failure,
+        "stop" => failures.stop = failure,
+        "none" => *failures = Default::default(),
+        other => return Err(format!("failure {other} is not known")),
+    }
+    Ok(())
+}
+
+/// Kinds of failure by name.
+pub fn failure_kind(name: &str) -> Result<JobFailure, String> {
+    Ok(match name {
+        "nothing" => JobFailure::Nothing,
+        "source" => JobFailure::SourceNotReady,
+        "timed_out" => JobFailure::TimedOut,
+        "pre_promote" => JobFailure::PrePromote,
+        "damaged" => JobFailure::Damaged,
+        "exited" => JobFailure::Exited,
+        "fenced" => JobFailure::Fenced,
+        other => return Err(format!("there is no kind of failure `{other}`")),
+    })
+}
+
+fn wish(w: &mut World, line: &mut Line) -> Result<(), String> {
+    match line.needs("restart, scheduled or reinitialize")?.as_str() {
+        "restart" => w.memory.wishes.restart = Some((RequestId(1), restart_request(line)?)),
+        "scheduled" => {
+            let at = w.wall_at(&line.value("at").ok_or("wish scheduled needs at=")?)?;
+            w.memory.wishes.scheduled_restart = Some(ScheduledRestart {
+                at,
+                postmaster_start_time: line.value("started"),
+                request: restart_request(line)?,
+                text: "{}".into(),
+            });
+        }
+        "reinitialize" => {
+            w.memory.wishes.reinitialize = Some(Reinitialize {
+                from_leader: line.flag("from_leader"),
+                force: line.flag("force"),
+            })
+        }
+        other => return Err(format!("wish {other} is not known")),
+    }
+    Ok(())
+}
+
+/// `role=standby version_below=160000 pending timeout=60s`
+pub fn restart_request(line: &mut Line) -> Result<RestartRequest, String> {
+    Ok(RestartRequest {
+        role: match line.value("role").as_deref() {
+            None => None,
+            Some("primary") => Some(RestartRole::Primary),
+            Some("standby") => Some(RestartRole::Standby),
+            Some("standby_leader") => Some(RestartRole::StandbyLeader),
+            Some(other) => return Err(format!("role={other} is not known")),
+        },
+        version_below: line.number("version_below")?,
+        if_pending: line.flag("pending"),
+        timeout: line.value("timeout").map(|t| duration(&t)).transpose()?,
+    })
+}
+
+/// `unknown`, `none b`, `found b local=...`, `hopeless b "why"`.
+fn divergence(line: &mut Line) -> Result<Divergence, String> {
+    let what = line.needs("unknown, none, found or hopeless")?;
+    if what == "unknown" {
+        return Ok(Divergence::Unknown);
+    }
+    let leader = MemberName::new(line.needs("the leader it was checked against")?);
+    match what.as_str() {
+        "none" => Ok(Divergence::None { leader }),
+        "found" => Ok(Divergence::Found {
+            leader,
+            facts: jobs::divergence(line)?,
+        }),
+        "hopeless" => Ok(Divergence::Hopeless {
+            leader,
+            reason: line.needs("a reason")?,
+        }),
+        other => Err(format!("divergence {other} is not known")),
+    }
+}
+
+fn cycle(w: &mut World, line: &mut Line) {
+    if line.flag("none") {
+        w.memory.cycle = CycleFacts::default();
+    }
+    let c = &mut w.memory.cycle;
+    c.proven |= line.flag("proven");
+    c.refuted |= line.flag("refuted");
+    c.dcs_silent |= line.flag("silent");
+    c.acquired |= line.flag("acquired");
+    c.lost_race |= line.flag("lost_race");
+    c.lost_claim |= line.flag("lost_claim");
+}
+
+/// State of the watchdog by name.
+pub fn watchdog(line: &mut Line) -> Result<WatchdogView, String> {
+    Ok(match line.needs("off, usable, armed or failed")?.as_str() {
+        "off" => WatchdogView::Off,
+        "usable" => WatchdogView::Usable,
+        "armed" => WatchdogView::Armed,
+        "failed" => WatchdogView::Failed,
+        other => return Err(format!("watchdog {other} is not known")),
+    })
+}
