@@ -11,7 +11,7 @@ use pgha_core::node::Node;
 use pgha_dcs::etcd::{EtcdConfig, EtcdDcs};
 use pgha_dcs::{Dcs, DcsError};
 use pgha_postgres::{InstanceSpec, PgBin};
-use pgha_wire::config::{Loaded, LocalConfig, ServerTokens};
+use pgha_wire::config::{Loaded, LocalConfig, ServerTokens, VerifyClient};
 use pgha_wire::keys::base_path;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
@@ -98,8 +98,15 @@ async fn serve(path: Option<PathBuf>, config: LocalConfig) -> Result<Ending, Ref
                 .to_owned(),
         ));
     }
+    refuse_tls(&config)?;
     let state_dir = Arc::new(StateDir::open(config.pgha.state_dir.as_deref(), &pg.data_dir)?);
     let _only_agent = state_dir.lock_agent()?;
+    if state_dir.path().starts_with("/tmp") && !config.postgresql.data_dir.starts_with("/tmp") {
+        tracing::warn!(
+            state_dir = %state_dir.path().display(),
+            "the marks of unfinished copies are kept where a reboot may clear them; set pgha.state_dir to a lasting place"
+        );
+    }
     let cached_config = read_cache(&config);
     let dynamic = cached_config
         .clone()
@@ -139,6 +146,7 @@ async fn serve(path: Option<PathBuf>, config: LocalConfig) -> Result<Ending, Ref
         commands,
     };
     let api = Api::new(Arc::clone(&board), Arc::new(backend), &settings)?;
+    let configured = Arc::clone(&api);
     let server = ApiServer::start(&listen.host, listen.port, api.router(), Arc::new(clock::boot))?;
 
     let reread = move || -> Result<LocalConfig, String> {
@@ -146,7 +154,13 @@ async fn serve(path: Option<PathBuf>, config: LocalConfig) -> Result<Ending, Ref
             .map(|l| l.config)
             .map_err(|lines| lines.join("; "))
     };
+    let configure_api = move |config: &LocalConfig| {
+        if let Err(error) = configured.configure(&api_settings(config)) {
+            tracing::error!(%error, "the REST API's settings stay as they were");
+        }
+    };
     let driver = Driver::new(Parts {
+        configure_api: Box::new(configure_api),
         store,
         local,
         fence: fence.clone(),
@@ -168,6 +182,19 @@ async fn serve(path: Option<PathBuf>, config: LocalConfig) -> Result<Ending, Ref
     tokio::task::spawn_blocking(move || server.stop()).await?;
     tracing::info!(code = ending.code, "the agent ends");
     Ok(ending)
+}
+
+/// An API that was meant to be encrypted must not be served in clear text.
+fn refuse_tls(config: &LocalConfig) -> Result<(), Refusal> {
+    let r = &config.restapi;
+    if r.certfile.is_some() || r.verify_client != VerifyClient::None {
+        return Err(Refusal(
+            "restapi.certfile and restapi.verify_client: TLS of the REST API is not supported yet by this version; \
+             remove them to serve it in clear text, or put a proxy that does TLS in front of it"
+                .to_owned(),
+        ));
+    }
+    Ok(())
 }
 
 /// The dynamic configuration as it was cached in the data directory.

@@ -2,7 +2,8 @@
 //!
 //! Invariants: the directory belongs to this user, nobody else can enter it, it is no symbolic link, and the same data
 //! directory leads to the same state directory at every start, since a daemon that looks elsewhere would not find the
-//! fence that already runs. Nothing in it is needed after a reboot, so nothing here is synced to disk.
+//! fence that already runs. The marks of unfinished copies that
+//! pgha-postgres keeps here must outlive a reboot, which is why the directory stands beside the data directory.
 
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{self, Read, Seek, Write};

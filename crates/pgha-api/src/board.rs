@@ -24,8 +24,6 @@ pub struct Published {
     pub cluster: Option<Arc<ClusterView>>,
     /// Since when the decision in `status` is what it is.
     pub decided_at: Now,
-    /// When this was published.
-    pub published_at: Now,
     body: OnceLock<Bytes>,
 }
 
@@ -33,7 +31,7 @@ impl StatusBoard {
     /// A board with its first publication.
     pub fn new(status: NodeStatus, cluster: Option<Arc<ClusterView>>, now: Now) -> StatusBoard {
         StatusBoard {
-            current: ArcSwap::from_pointee(Published::new(status, cluster, now, now)),
+            current: ArcSwap::from_pointee(Published::new(status, cluster, now)),
         }
     }
 
@@ -43,7 +41,7 @@ impl StatusBoard {
         let same = before.status.decision == status.decision;
         let decided_at = if same { before.decided_at } else { now };
         self.current
-            .store(Arc::new(Published::new(status, cluster, decided_at, now)));
+            .store(Arc::new(Published::new(status, cluster, decided_at)));
     }
 
     /// What is published now.
@@ -53,12 +51,11 @@ impl StatusBoard {
 }
 
 impl Published {
-    fn new(status: NodeStatus, cluster: Option<Arc<ClusterView>>, decided_at: Now, published_at: Now) -> Published {
+    fn new(status: NodeStatus, cluster: Option<Arc<ClusterView>>, decided_at: Now) -> Published {
         Published {
             status,
             cluster,
             decided_at,
-            published_at,
             body: OnceLock::new(),
         }
     }

@@ -27,8 +27,6 @@ pub const FRESH_READ_TIMEOUT: Duration = Duration::from_secs(2);
 pub const MAX_ACTIONS: usize = 32;
 /// How long `GET /patroni` waits for a new look at PostgreSQL before it answers from what was published.
 pub const REFRESH_TIMEOUT: Duration = Duration::from_millis(400);
-/// A publication this young is fresh enough for a peer that compares positions.
-pub const REFRESH_AFTER: Duration = Duration::from_millis(20);
 /// Looks asked for by `GET /patroni` at one time; further requests are answered from what was published.
 pub const MAX_REFRESHES: usize = 16;
 /// How long a write to etcd for a request may take.

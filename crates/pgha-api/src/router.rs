@@ -34,9 +34,7 @@ use crate::backend::Backend;
 use crate::board::{Published, StatusBoard};
 use crate::error::ApiError;
 use crate::info;
-use crate::limits::{
-    BODY_TIMEOUT, FRESH_READ_TIMEOUT, MAX_ACTIONS, MAX_FRESH_READS, MAX_REFRESHES, REFRESH_AFTER, REFRESH_TIMEOUT,
-};
+use crate::limits::{BODY_TIMEOUT, FRESH_READ_TIMEOUT, MAX_ACTIONS, MAX_FRESH_READS, MAX_REFRESHES, REFRESH_TIMEOUT};
 use crate::server::Client;
 use crate::switchover;
 
@@ -219,9 +217,6 @@ impl Api {
         match kind {
             Kind::Health if method == Method::GET => Some(self.status_body(health(target, status, now), &published)),
             Kind::Health => Some(bare(health(target, status, now), Body::empty())),
-            Kind::Patroni if now.since(published.published_at.mono) < REFRESH_AFTER => {
-                Some(self.status_body(200, &published))
-            }
             Kind::Liveness => Some(bare(liveness(status, now), Body::empty())),
             Kind::Readiness => Some(bare(readiness(target, status, now), Body::empty())),
             Kind::Metrics => Some(self.respond(Reply {

@@ -459,6 +459,22 @@ pub fn role_after(job: &Job) -> Option<CallbackRole> {
     }
 }
 
+/// Does this job make PostgreSQL accept writes?
+pub fn makes_writable(job: &Job) -> bool {
+    match job {
+        Job::Promote => true,
+        Job::Start { role, .. } | Job::Restart { role, .. } => matches!(role, StartRole::Primary),
+        Job::Bootstrap
+        | Job::Clone { .. }
+        | Job::Stop { .. }
+        | Job::Follow { .. }
+        | Job::CheckDivergence { .. }
+        | Job::CrashRecovery
+        | Job::Rewind { .. }
+        | Job::DiscardDataDir { .. } => false,
+    }
+}
+
 /// Patroni's words for a job, as its REST answers use them.
 pub fn describe_job(job: &Job) -> &'static str {
     crate::decide::describe(job)

@@ -1,7 +1,7 @@
 //! Every decision has a rule with a fixed number. The doc comment says why the rule exists.
 //!
 //! Numbers come in blocks of a hundred, one block per file under `decide/`, with gaps for what is to come. A number is
-//! never reused: it stands in logs, in `/metrics`, in `/history` and in the simulator's coverage. `docs/rules.md` is
+//! never reused: it stands in logs, in `/metrics` and in the simulator's coverage. `docs/rules.md` is
 //! generated from [`Rule::ALL`].
 
 macro_rules! rules {
@@ -188,6 +188,9 @@ rules! {
     RacePaused = 870,
     /// Synchronous mode: only members of /sync may race.
     RaceNotSynchronous = 875,
+    /// `standby_cluster` is set: this cluster follows another one, and nobody here may be promoted. Following a remote
+    /// primary is not built yet; promoting over it would be the worst thing to do instead.
+    RaceStandbyCluster = 878,
     /// The key carries our name on another lease (the daemon was restarted): taken over.
     RaceTakeOverOwnKey = 880,
     /// The candidate named in /failover is not among the members or is unfit: the request is cleared.

@@ -244,13 +244,6 @@ pub enum Divergence {
         /// The facts.
         facts: DivergenceFacts,
     },
-    /// pg_rewind gave up after its tries; waits for an operator or another leader.
-    Hopeless {
-        /// Leader it was tried with.
-        leader: MemberName,
-        /// Why.
-        reason: String,
-    },
 }
 
 /// Failures that make the node wait before it tries again.

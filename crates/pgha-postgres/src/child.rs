@@ -47,7 +47,9 @@ pub fn clean_environment() -> Vec<(OsString, OsString)> {
     std::env::vars_os()
         .filter(|(name, _)| {
             let name = name.to_string_lossy();
-            !name.starts_with("PG") && !name.starts_with("PATRONI_") && !DROPPED.contains(&name.as_ref())
+            // systemd's way to give backends another OOM score than the postmaster's is meant for PostgreSQL.
+            let meant = name.starts_with("PG_OOM_ADJUST_");
+            (meant || !name.starts_with("PG")) && !name.starts_with("PATRONI_") && !DROPPED.contains(&name.as_ref())
         })
         .collect()
 }

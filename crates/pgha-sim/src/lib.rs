@@ -6,6 +6,7 @@
 )]
 
 pub mod campaign;
+mod effects;
 pub mod etcd;
 mod faults;
 mod jobs;

@@ -23,11 +23,11 @@ impl Rng {
     /// The stream of a seed.
     pub fn new(seed: u64, stream: Stream) -> Rng {
         let mut rng = Rng(seed ^ (stream as u64 + 1).wrapping_mul(0x9E37_79B9_7F4A_7C15));
-        rng.next();
+        rng.draw();
         rng
     }
     /// 64 random bits.
-    pub fn next(&mut self) -> u64 {
+    pub fn draw(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
         let mut z = self.0;
         z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
@@ -36,14 +36,14 @@ impl Rng {
     }
     /// A number from `low` to `high`, both included.
     pub fn range(&mut self, low: u64, high: u64) -> u64 {
-        low + self.next() % (high - low + 1)
+        low + self.draw() % (high - low + 1)
     }
     /// True in `per_mille` of a thousand draws.
     pub fn chance(&mut self, per_mille: u64) -> bool {
-        self.next() % 1000 < per_mille
+        self.draw() % 1000 < per_mille
     }
     /// One of `n` indexes.
     pub fn index(&mut self, n: usize) -> usize {
-        usize::try_from(self.next() % n.max(1) as u64).unwrap_or(0)
+        usize::try_from(self.draw() % n.max(1) as u64).unwrap_or(0)
     }
 }

@@ -9,11 +9,16 @@ use pgha_core::event::{Event, Wake};
 use pgha_postgres::{DirectLauncher, LaunchSpec, Launcher, ProcessId, Signal};
 use tokio::sync::{Mutex, mpsc};
 
+use crate::clock;
 use crate::error::AgentError;
 use crate::fence::client::{Attached, FenceClient, FenceEvent};
-use crate::fence::wire::{self, Guard, NoGuard, StartSpec};
+use crate::fence::wire::{self, Guard, NoGuard, RefusalKind, StartSpec};
 use crate::state_dir::StateDir;
 
+/// How long the fence may take to clear the processes of a dead postmaster away before a new one is given up.
+const CLEARING_LIMIT: Duration = Duration::from_secs(5);
+/// How often it is asked meanwhile.
+const CLEARING_POLL: Duration = Duration::from_millis(10);
 /// Pause before a lost fence is started again.
 const RESTART_PAUSE: Duration = Duration::from_millis(200);
 
@@ -199,7 +204,17 @@ impl Launcher for FenceGuard {
             epoch: 0,
             log: None,
         };
-        let (pid, start_ticks) = client.start(spec).await.map_err(failed)?;
+        let give_up = clock::boot().plus(CLEARING_LIMIT);
+        let (pid, start_ticks) = loop {
+            match client.start(spec.clone()).await {
+                Ok(started) => break started,
+                // The exit of the postmaster is known before the fence has cleared its last process away.
+                Err(e) if e.refusal() == Some(RefusalKind::Running) && clock::boot() < give_up => {
+                    tokio::time::sleep(CLEARING_POLL).await;
+                }
+                Err(e) => return Err(failed(e)),
+            }
+        };
         Ok(ProcessId { pid, start_ticks })
     }
 

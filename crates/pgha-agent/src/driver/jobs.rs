@@ -1,15 +1,15 @@
 //! Performs jobs: each is a flow of pgha-postgres with the configuration files around it. Chooses nothing.
 
+mod rejoin;
+
 use std::sync::Arc;
 use std::time::Duration;
 
 use pgha_core::event::{Event, OpId};
-use pgha_core::job::{DivergenceFacts, Job, JobFailure, JobOutcome, JobProgress, StartRole, StopMode, Upstream};
-use pgha_core::pg::{ControlState, SqlRole};
-use pgha_core::units::Timeline;
+use pgha_core::job::{Job, JobFailure, JobOutcome, JobProgress, StartRole, StopMode, Upstream};
 use pgha_postgres::{
     AfterTimeout, BasebackupRequest, ConnInfo, Error, Instance, InstanceSpec, LocalAddress, PostBootstrap,
-    PromoteOutcome, RewindOutcome, RewindRequest, StartOutcome, StartRequest, StopOutcome, StopRequest,
+    PromoteOutcome, StartOutcome, StartRequest, StopOutcome, StopRequest,
 };
 use pgha_wire::pgconf::guc::{command_line, raise_for_standby};
 use pgha_wire::pgconf::options::{Tool, ToolOption, arguments};
@@ -18,19 +18,14 @@ use tokio_util::sync::CancellationToken;
 
 use super::guard::FenceGuard;
 use super::local::{Local, Recovery};
-use crate::clock;
 use crate::hook::{self, HookCommand, HookOutcome};
 
-/// Limit for each question to another server.
-const REMOTE_LIMIT: Duration = Duration::from_secs(5);
 /// Limit for the checkpoint before a planned stop.
 const CHECKPOINT_LIMIT: Duration = Duration::from_secs(300);
 /// An immediate shutdown that takes longer is ended by SIGKILL.
 const IMMEDIATE_LIMIT: Duration = Duration::from_secs(5);
 /// How long the scripts pre_promote and before_stop may take.
 const HOOK_LIMIT: Duration = Duration::from_secs(300);
-/// How long a reloaded standby may take to show its new upstream.
-const FOLLOW_SETTLE: Duration = Duration::from_secs(2);
 /// How long the start of the private server of a bootstrap may take.
 const BOOTSTRAP_START: Duration = Duration::from_secs(60);
 
@@ -428,157 +423,6 @@ impl Bench {
             Err(error) => tracing::warn!(%error, "before_stop script"),
         }
     }
-
-    // ---- following and rewinding ----
-
-    async fn follow(&self, upstream: Option<Upstream>) -> Result<JobOutcome, Error> {
-        let instance = self.instance();
-        self.write_passfile(upstream.as_ref())?;
-        instance
-            .write_config(&self.local.config_texts(&Recovery::Standby(upstream.clone())))
-            .await?;
-        instance.set_standby(true).await?;
-        instance.reload(&self.fence).await?;
-        let until = clock::boot().plus(FOLLOW_SETTLE);
-        while clock::boot() < until {
-            let view = instance.observe(clock::boot(), Duration::from_secs(1)).await;
-            let there = view.facts().is_some_and(|f| match &f.role {
-                SqlRole::Standby(s) => pgha_core::conninfo::follows(s, upstream.as_ref()),
-                SqlRole::Primary { .. } => false,
-            });
-            if there {
-                return Ok(JobOutcome::Done);
-            }
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
-        Ok(failed(
-            JobFailure::TimedOut,
-            "PostgreSQL did not take the new primary_conninfo over",
-        ))
-    }
-
-    async fn check_divergence(&self, source: &Upstream) -> Result<JobOutcome, Error> {
-        let instance = self.instance();
-        let there = address(source)?;
-        let control = instance.control().await?.data;
-        let running = instance.find_postmaster().await.process().is_some();
-        let (local_timeline, local_lsn) = if running {
-            let me = local_address(instance.spec());
-            let identity = instance.identify_system(&me, REMOTE_LIMIT).await?;
-            (identity.timeline, identity.position)
-        } else if let (ControlState::ShutDownInRecovery | ControlState::InArchiveRecovery, Some(timeline)) =
-            (control.state, control.min_recovery_timeline)
-        {
-            (timeline, control.min_recovery)
-        } else {
-            (control.checkpoint_timeline, control.checkpoint)
-        };
-        let recovering = matches!(
-            control.state,
-            ControlState::ShutDownInRecovery | ControlState::InArchiveRecovery
-        );
-        let shutdown = if running {
-            None
-        } else {
-            instance.shutdown_checkpoint().await?
-        };
-        let remote = async {
-            let (in_recovery, _) = instance.source_checkpoint(&there, REMOTE_LIMIT).await?;
-            let identity = instance.identify_system(&there, REMOTE_LIMIT).await?;
-            let history = instance
-                .timeline_history(&there, identity.timeline, REMOTE_LIMIT)
-                .await?;
-            Ok::<_, Error>((in_recovery, identity.timeline, history))
-        };
-        let (leader_in_recovery, leader_timeline, history) = match remote.await {
-            Ok(found) => found,
-            Err(error) => return Ok(failed(JobFailure::SourceNotReady, error.chain())),
-        };
-        Ok(JobOutcome::Divergence(DivergenceFacts {
-            local_timeline,
-            local_lsn,
-            was_primary: !running && !control.recovery_signal && !recovering,
-            shutdown_checkpoint_end: shutdown.and_then(|s| s.end),
-            leader_timeline,
-            leader_in_recovery,
-            leader_history: history.into_iter().map(|e| (e.timeline, e.switchpoint)).collect(),
-        }))
-    }
-
-    async fn crash_recovery(&self) -> Result<JobOutcome, Error> {
-        let report = self.report();
-        let job = pgha_postgres::Job {
-            cancel: &self.cancel,
-            report: &report,
-        };
-        let instance = self.instance();
-        instance.write_config(&self.local.config_texts(&Recovery::None)).await?;
-        instance
-            .crash_recovery(&command_line(&self.local.effective.parameters.controlled), &job)
-            .await?;
-        Ok(JobOutcome::Done)
-    }
-
-    async fn rewind(&self, source: &Upstream) -> Result<JobOutcome, Error> {
-        let there = address(source)?;
-        // pg_rewind believes the source's last checkpoint: before the one after promotion it finds nothing to do.
-        let identity = self.instance().identify_system(&there, REMOTE_LIMIT).await;
-        let checkpoint = self.instance().source_checkpoint(&there, REMOTE_LIMIT).await;
-        match (identity, checkpoint) {
-            (Ok(now), Ok((false, checkpoint))) if checkpoint == now.timeline => {}
-            (Ok(now), Ok((false, checkpoint))) => return Ok(not_checkpointed(source, now.timeline, checkpoint)),
-            (Ok(_), Ok((true, _))) => {
-                return Ok(failed(
-                    JobFailure::SourceNotReady,
-                    format!("{} is in recovery", source.name),
-                ));
-            }
-            (Err(e), _) | (_, Err(e)) => return Ok(failed(JobFailure::SourceNotReady, e.chain())),
-        }
-        let report = self.report();
-        let job = pgha_postgres::Job {
-            cancel: &self.cancel,
-            report: &report,
-        };
-        let request = RewindRequest {
-            source: there,
-            restore_target_wal: self.local.effective.recovery_conf.contains_key("restore_command"),
-            options: self.options(Tool::Rewind, &self.local.effective.rewind),
-        };
-        Ok(match self.instance().rewind(&request, &job).await? {
-            RewindOutcome::Done { rewound } => {
-                tracing::info!(rewound, source = source.name.as_str(), "pg_rewind is done");
-                JobOutcome::Done
-            }
-            RewindOutcome::SourceNotReady { reason } => failed(JobFailure::SourceNotReady, reason),
-            RewindOutcome::MissingWal { segment, reason } => failed(
-                JobFailure::Nothing,
-                format!("WAL segment {segment} is missing: {reason}"),
-            ),
-            RewindOutcome::Failed { reason } => failed(JobFailure::Nothing, reason),
-            RewindOutcome::Interrupted { reason } => failed(JobFailure::Damaged, reason),
-        })
-    }
-
-    async fn discard(&self, keep_aside: bool, reason: &str) -> Result<JobOutcome, Error> {
-        if keep_aside {
-            let suffix = format!(".failed-{}", clock::now().wall.0 / 1_000_000);
-            let path = self.instance().set_aside(&suffix).await?;
-            tracing::warn!(reason, path = %path.display(), "the data directory was put aside");
-        } else {
-            tracing::warn!(reason, "removing the data directory");
-            self.instance().wipe().await?;
-        }
-        Ok(JobOutcome::Done)
-    }
-}
-
-fn not_checkpointed(source: &Upstream, now: Timeline, checkpoint: Timeline) -> JobOutcome {
-    let reason = format!(
-        "Waiting for checkpoint on {} before rewind (timeline {now}, checkpoint on {checkpoint})",
-        source.name
-    );
-    failed(JobFailure::SourceNotReady, reason)
 }
 
 /// The local server as a source for replication commands.

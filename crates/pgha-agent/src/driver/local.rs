@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use pgha_core::job::Upstream;
-use pgha_core::settings::Settings;
+use pgha_core::settings::{Settings, SynchronousMode};
 use pgha_core::view::NodeSpec;
 use pgha_postgres::{ConfigTexts, Credentials, Instance, InstanceSpec, LocalAddress, PassEntry, Secret};
 use pgha_wire::config::{EffectivePostgres, LocalConfig, WatchdogMode, effective_postgresql};
@@ -64,6 +64,7 @@ impl Local {
         for finding in &effective.findings {
             tracing::warn!("{finding}");
         }
+        warn_of_unsupported(&parse_settings(&dynamic).0);
         let spec = instance_spec(&config, &effective, state_dir);
         let reusable = before
             .filter(|b| same_instance(b.instance.spec(), &spec))
@@ -98,7 +99,7 @@ impl Local {
             conn_url: self.identity.conn_url.clone(),
             api_url: self.identity.api_url.clone(),
             tags: self.config.tags.clone(),
-            may_bootstrap: true,
+            may_bootstrap: self.config.bootstrap.given,
             bootstrap_config: if dcs.is_object() {
                 dcs.to_string()
             } else {
@@ -208,6 +209,22 @@ impl Local {
             LocalAddress::Unix { dir, .. } => dir.display().to_string(),
             LocalAddress::Tcp { .. } => default_socket_dir(&self.effective).display().to_string(),
         }
+    }
+}
+
+/// Modes whose promise this version does not keep must not look as if it did.
+fn warn_of_unsupported(settings: &Settings) {
+    let lost = "is set and not supported yet by this version";
+    if settings.synchronous_mode != SynchronousMode::Off {
+        tracing::error!(
+            "synchronous_mode {lost}: commits wait only for what synchronous_standby_names in `parameters` says"
+        );
+    }
+    if settings.failsafe_mode {
+        tracing::warn!("failsafe_mode {lost}: without etcd the primary is stopped at its deadline");
+    }
+    if settings.standby_cluster.is_some() {
+        tracing::error!("standby_cluster {lost}: nobody is promoted, and nobody follows the remote primary");
     }
 }
 

@@ -5,10 +5,12 @@
 //! told in line, because whatever follows in the same batch may rely on it.
 
 pub mod backend;
+mod glue;
 pub mod guard;
 pub mod identity;
 pub mod jobs;
 pub mod local;
+mod look;
 pub mod publish;
 pub mod recorder;
 pub mod store;
@@ -21,35 +23,35 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use pgha_api::{Expect, PeerClient, StatusBoard};
-use pgha_core::effect::{CallbackAction, CallbackRole, Effect, FenceOrder};
+use pgha_core::effect::{CallbackRole, Effect, FenceOrder};
 use pgha_core::event::{Event, OpId, Wake};
 use pgha_core::job::{Job, JobFailure, JobOutcome};
 use pgha_core::node::Node;
-use pgha_core::pg::{PendingRestart, PgView, Postmaster, SqlRole, SqlView};
+use pgha_core::pg::{PgView, Postmaster, SqlRole, SqlView};
+use pgha_core::plan;
 use pgha_core::request::{Answer, Request, RequestId};
 use pgha_core::rule::Rule;
-use pgha_core::units::{Mono, Timeline};
-use pgha_core::view::{TimelineEnd, WatchdogView};
+use pgha_core::units::Mono;
 use pgha_postgres::ProcessId;
 use pgha_wire::config::LocalConfig;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
+use self::glue::{callback_action, callback_role, callbacks_of, watchdog_config, watchdog_view};
 use self::guard::FenceGuard;
 use self::jobs::{Bench, run_job};
 use self::local::Local;
+use self::look::{History, look, read_history};
 use self::publish::{Tally, node_status};
 use self::recorder::Recorder;
 use self::store::Store;
-use crate::callbacks::{Action, CallbackRunner, Callbacks};
+use crate::callbacks::{Action, CallbackRunner};
 use crate::clock::{self, Sleeper};
 use crate::error::AgentError;
-use crate::watchdog::{Watchdog, WatchdogConfig};
+use crate::watchdog::Watchdog;
 
 /// Events that may wait for the node; tasks that send more wait themselves.
 pub const MAX_EVENTS: usize = 1024;
-/// Share of an observation for asking a standby without a wal receiver for its timeline.
-const TIMELINE_LIMIT: Duration = Duration::from_millis(800);
 /// Least wait between two turns of the driver that only time asks for.
 const LEAST_WAIT: Duration = Duration::from_millis(1);
 /// How long callbacks may go on at the end.
@@ -92,6 +94,8 @@ pub struct Parts {
     pub commands: mpsc::Receiver<Command>,
     /// Reads the configuration again.
     pub reread: Box<dyn Fn() -> Result<LocalConfig, String> + Send>,
+    /// Hands new settings to the REST API.
+    pub configure_api: Box<dyn Fn(&LocalConfig) + Send>,
     /// The private state directory.
     pub state_dir: PathBuf,
     /// The dynamic configuration found on disk.
@@ -115,11 +119,8 @@ pub struct Driver {
     live: Option<PgView>,
     refreshed: (mpsc::Sender<PgView>, mpsc::Receiver<PgView>),
     reloaded: (mpsc::Sender<()>, mpsc::Receiver<()>),
-    history: Option<(Timeline, Vec<TimelineEnd>)>,
-    history_in: (
-        mpsc::Sender<(Timeline, Vec<TimelineEnd>)>,
-        mpsc::Receiver<(Timeline, Vec<TimelineEnd>)>,
-    ),
+    history: Option<History>,
+    history_in: (mpsc::Sender<History>, mpsc::Receiver<History>),
 }
 
 /// How the daemon ends.
@@ -226,7 +227,9 @@ impl Driver {
         for effect in queue.drain(..) {
             match effect {
                 Effect::SetFence(order) => fence_holds &= self.set_fence(order).await,
-                Effect::StartJob { op, job } if !fence_holds => self.refuse_job(op, &job),
+                Effect::StartJob { op, job } if !fence_holds || self.forbidden_by_watchdog(&job) => {
+                    self.refuse_job(op, &job)
+                }
                 Effect::Exit {
                     code,
                     reason,
@@ -245,11 +248,17 @@ impl Driver {
         ending
     }
 
+    /// A required watchdog that could not be armed forbids what makes PostgreSQL writable.
+    fn forbidden_by_watchdog(&self, job: &Job) -> bool {
+        plan::makes_writable(job) && self.watchdog.status().forbids_leading()
+    }
+
     fn refuse_job(&self, op: OpId, job: &Job) {
-        tracing::error!(?job, "not begun: the fence did not confirm its order");
+        let reason = "the fence did not confirm its order, or the required watchdog is not armed".to_owned();
+        tracing::error!("{} is not begun: {reason}", publish::describe(job));
         let outcome = JobOutcome::Failed {
             failure: JobFailure::Fenced,
-            reason: "the fence did not confirm its order".to_owned(),
+            reason,
         };
         self.send_later(async move { Event::JobEnded { op, outcome } });
     }
@@ -296,6 +305,7 @@ impl Driver {
             Err(error) => tracing::error!(%error, "the callbacks stay as they were"),
         }
         self.watchdog.reconfigure(watchdog_config(&local));
+        (self.parts.configure_api)(&local.config);
         let spec = local.node_spec(self.parts.cached_config.clone());
         self.parts.local.store(local);
         tracing::info!("the configuration was reloaded");
@@ -604,140 +614,4 @@ fn is_routine(rule: Rule) -> bool {
         rule,
         Rule::LeadHoldLeaderKey | Rule::JobHoldLeaderKey | Rule::DownHoldLeaderKey | Rule::JobInProgress
     )
-}
-
-/// Parameters of the postmaster's command line that differ from those it would be started with now. PostgreSQL cannot
-/// know: its own `pending_restart` compares with the configuration files, and the command line overrides those.
-fn pending_by_command_line(local: &Local, pid: i32) -> Vec<PendingRestart> {
-    let Ok(bytes) = std::fs::read(format!("/proc/{pid}/cmdline")) else {
-        return Vec::new();
-    };
-    let text = String::from_utf8_lossy(&bytes);
-    let running: BTreeMap<&str, &str> = text
-        .split('\0')
-        .filter_map(|arg| arg.strip_prefix("--")?.split_once('='))
-        .collect();
-    let wanted = &local.effective.parameters.controlled;
-    let differs = |(name, new): (&String, &String)| {
-        let old = *running.get(name.as_str())?;
-        (old != new).then(|| PendingRestart {
-            name: name.clone(),
-            old_value: old.to_owned(),
-            new_value: new.clone(),
-        })
-    };
-    wanted.iter().filter_map(differs).collect()
-}
-
-/// Observes, and asks a standby without a wal receiver for the timeline it replays: pg_control lags behind there.
-async fn look(local: &Local, budget: Duration) -> PgView {
-    let mut view = local.instance.observe(clock::boot(), budget).await;
-    if let (SqlView::Answered(facts), Postmaster::Running { pid, .. }) = (&mut view.sql, &view.postmaster) {
-        facts.pending_restart.extend(pending_by_command_line(local, *pid));
-    }
-    if let SqlView::Answered(facts) = &mut view.sql
-        && let SqlRole::Standby(standby) = &mut facts.role
-        && standby.wal_receiver.is_none()
-    {
-        let me = jobs::local_address(local.instance.spec());
-        match local.instance.identify_system(&me, TIMELINE_LIMIT.min(budget)).await {
-            Ok(identity) => standby.timeline = standby.timeline.max(Some(identity.timeline)),
-            Err(error) => tracing::debug!(error = error.chain(), "the timeline is known from pg_control only"),
-        }
-    }
-    view
-}
-
-async fn read_history(
-    local: &Local,
-    timeline: Timeline,
-    known: Option<(Timeline, Vec<TimelineEnd>)>,
-    out: &mpsc::Sender<(Timeline, Vec<TimelineEnd>)>,
-) -> Vec<TimelineEnd> {
-    if let Some((of, lines)) = known.filter(|(of, _)| *of == timeline) {
-        tracing::trace!(timeline = of.0, "history known");
-        return lines;
-    }
-    let file = match local.instance.history(timeline).await {
-        Ok(Some(file)) => file,
-        Ok(None) => return Vec::new(),
-        Err(error) => {
-            tracing::warn!(error = error.chain(), "the timeline history file cannot be read");
-            return Vec::new();
-        }
-    };
-    let lines: Vec<TimelineEnd> = file
-        .entries
-        .into_iter()
-        .map(|e| TimelineEnd {
-            timeline: e.timeline,
-            switchpoint: e.switchpoint,
-            reason: e.reason,
-        })
-        .collect();
-    // A full channel means that the same answer is on its way already.
-    let _full = out.try_send((timeline, lines.clone()));
-    lines
-}
-
-fn callbacks_of(local: &Local) -> Result<Callbacks, AgentError> {
-    let c = &local.effective.callbacks;
-    let all = [
-        (Action::OnStart, &c.on_start),
-        (Action::OnStop, &c.on_stop),
-        (Action::OnRestart, &c.on_restart),
-        (Action::OnReload, &c.on_reload),
-        (Action::OnRoleChange, &c.on_role_change),
-    ];
-    Callbacks::parse(
-        all.into_iter()
-            .filter_map(|(action, text)| Some((action, text.as_deref()?))),
-    )
-}
-
-fn callback_action(action: CallbackAction) -> Action {
-    match action {
-        CallbackAction::OnStart => Action::OnStart,
-        CallbackAction::OnStop => Action::OnStop,
-        CallbackAction::OnRestart => Action::OnRestart,
-        CallbackAction::OnReload => Action::OnReload,
-        CallbackAction::OnRoleChange => Action::OnRoleChange,
-    }
-}
-
-fn callback_role(role: CallbackRole) -> &'static str {
-    match role {
-        CallbackRole::Primary => "primary",
-        CallbackRole::Replica => "replica",
-        CallbackRole::StandbyLeader => "standby_leader",
-        CallbackRole::Demoted => "demoted",
-        CallbackRole::Uninitialized => "uninitialized",
-    }
-}
-
-fn watchdog_config(local: &Local) -> WatchdogConfig {
-    use crate::watchdog::{Driver as Device, Mode};
-    use pgha_wire::config::WatchdogMode;
-    let (w, settings) = (&local.config.watchdog, local.settings());
-    WatchdogConfig {
-        mode: match w.mode {
-            WatchdogMode::Off => Mode::Off,
-            WatchdogMode::Automatic => Mode::Automatic,
-            WatchdogMode::Required => Mode::Required,
-        },
-        driver: if w.testing { Device::Testing } else { Device::Linux },
-        device: w.device.clone(),
-        safety_margin: u64::try_from(w.safety_margin).ok().map(Duration::from_secs),
-        ttl: settings.ttl,
-        loop_wait: settings.loop_wait,
-    }
-}
-
-fn watchdog_view(status: &crate::watchdog::WatchdogStatus) -> WatchdogView {
-    match (status.mode, status.active, &status.failed) {
-        (crate::watchdog::Mode::Off, _, _) => WatchdogView::Off,
-        (_, true, _) => WatchdogView::Armed,
-        (_, false, Some(_)) => WatchdogView::Failed,
-        (_, false, None) => WatchdogView::Usable,
-    }
 }

@@ -108,11 +108,28 @@ fn decide_standby(v: &View, c: &ClusterView, leader: &MemberName, standby: &Stan
     )
 }
 
+/// May a diverged directory be rewound, or removed and copied anew?
+fn may_repair(v: &View) -> bool {
+    v.can_rewind()
+        || v.me
+            .remove_on_diverged_timelines
+            .unwrap_or(v.settings().remove_on_diverged_timelines)
+}
+
 /// A standby that does not stream while the leader is on another timeline may hold WAL that the leader never had.
 fn diverged(v: &View, c: &ClusterView, leader: &MemberName, standby: &StandbyFacts) -> Option<Decision> {
     match &v.memory.divergence {
         Divergence::Found { leader: of, facts } if of == leader => {
             return match judge(facts) {
+                // Nothing can be done about it here: better stale reads than none.
+                Verdict::Diverged if !may_repair(v) => Some(soon(
+                    v,
+                    Rule::FollowDiverged,
+                    format!(
+                        "local WAL left the history of leader {leader}, and neither pg_rewind nor removal is allowed: \
+                         run `pgha-ctl reinit`"
+                    ),
+                )),
                 Verdict::Diverged => Some(act(
                     Rule::FollowStopForRewind,
                     Action::Begin(Job::Stop {
@@ -124,15 +141,8 @@ fn diverged(v: &View, c: &ClusterView, leader: &MemberName, standby: &StandbyFac
                 Verdict::OnHistory | Verdict::CannotTell => None,
             };
         }
-        Divergence::Hopeless { leader: of, reason } if of == leader => {
-            return Some(soon(
-                v,
-                Rule::FollowDiverged,
-                format!("diverged from leader {leader}: {reason}"),
-            ));
-        }
         Divergence::None { leader: of } if of == leader => return None,
-        Divergence::Unknown | Divergence::None { .. } | Divergence::Found { .. } | Divergence::Hopeless { .. } => {}
+        Divergence::Unknown | Divergence::None { .. } | Divergence::Found { .. } => {}
     }
     if standby.wal_receiver.as_ref().is_some_and(|r| r.status == "streaming") {
         return None;

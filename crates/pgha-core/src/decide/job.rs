@@ -4,7 +4,8 @@ use alloc::format;
 
 use super::{Action, Decision, act, ask_once, handover, hold_leader_key_if_due, rest, take_over_own_key};
 use crate::cluster::DcsView;
-use crate::job::{Job, StartRole};
+use crate::job::Job;
+use crate::plan;
 use crate::race;
 use crate::rule::Rule;
 use crate::view::{RunningJob, View};
@@ -46,7 +47,7 @@ fn cancel(v: &View, running: &RunningJob) -> Option<Decision> {
             "a reinitialisation was forced",
         ));
     }
-    if !makes_writable(&running.job) || v.settings().pause {
+    if !plan::makes_writable(&running.job) || v.settings().pause {
         return None;
     }
     if lost_leadership(v) {
@@ -95,21 +96,6 @@ fn lost_leadership(v: &View) -> bool {
     };
     let somebody_else = leader.is_some_and(|name| name != Some(&v.me.name));
     somebody_else || v.memory.cycle.refuted || v.live_proof().is_none()
-}
-
-fn makes_writable(job: &Job) -> bool {
-    match job {
-        Job::Promote => true,
-        Job::Start { role, .. } | Job::Restart { role, .. } => matches!(role, StartRole::Primary),
-        Job::Bootstrap
-        | Job::Clone { .. }
-        | Job::Stop { .. }
-        | Job::Follow { .. }
-        | Job::CheckDivergence { .. }
-        | Job::CrashRecovery
-        | Job::Rewind { .. }
-        | Job::DiscardDataDir { .. } => false,
-    }
 }
 
 /// Jobs that leave nothing behind which the next start could not repair.

@@ -125,6 +125,10 @@ fn not_eligible(v: &View, c: &ClusterView) -> Option<Decision> {
             "following new leader after trying and failing to obtain lock",
         ));
     }
+    if v.settings().standby_cluster.is_some() {
+        let because = "standby_cluster is set and not supported yet by this version: not promoting";
+        return Some(soon(v, Rule::RaceStandbyCluster, because));
+    }
     let named = c
         .failover
         .as_ref()

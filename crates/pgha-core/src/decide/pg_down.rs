@@ -176,9 +176,8 @@ fn decide_following(v: &View, c: &ClusterView, control: &ControlData, leader: &M
             Verdict::Diverged => return decide_diverged(v, c, leader, source),
             Verdict::OnHistory | Verdict::CannotTell => {}
         },
-        Divergence::Hopeless { leader: of, reason } if of == leader => return decide_hopeless(v, c, leader, reason),
         Divergence::None { leader: of } if of == leader => {}
-        Divergence::Unknown | Divergence::None { .. } | Divergence::Found { .. } | Divergence::Hopeless { .. } => {
+        Divergence::Unknown | Divergence::None { .. } | Divergence::Found { .. } => {
             if was_primary(control) {
                 return check_former_primary(v, c, control, leader, source);
             }
@@ -285,10 +284,6 @@ fn decide_diverged(v: &View, c: &ClusterView, leader: &MemberName, source: crate
         Action::Begin(Job::Rewind { source }),
         format!("running pg_rewind from {leader}"),
     )
-}
-
-fn decide_hopeless(v: &View, c: &ClusterView, leader: &MemberName, reason: &str) -> Decision {
-    discard_or_stop(v, c, leader, reason, true)
 }
 
 fn discard_or_stop(v: &View, c: &ClusterView, leader: &MemberName, reason: &str, rewind_failed: bool) -> Decision {

@@ -8,10 +8,25 @@ use crate::cluster::{ClusterView, DcsView, Initialize};
 use crate::commit::{CommitOutcome, Key, Purpose};
 use crate::effect::{Effect, FenceOrder};
 use crate::event::{Event, KeepAnswer, OpId};
-use crate::pg::{DataDir, PgView};
+use crate::pg::{DataDir, PgView, SqlFacts};
 use crate::plan;
-use crate::units::{LeaseId, Mono, Revision};
-use crate::view::{Divergence, LeaseMemory, Proof, ProofSight, TimelineEnd};
+use crate::units::{LeaseId, Mono, Now, Revision};
+use crate::view::{Divergence, LeaseMemory, Memory, Proof, ProofSight, TimelineEnd};
+
+/// A scheduled restart is void when PostgreSQL was restarted meanwhile, or when its time has passed unused.
+fn drop_passed_restart(m: &mut Memory, now: &Now, facts: Option<&SqlFacts>) {
+    let Some(scheduled) = &m.wishes.scheduled_restart else {
+        return;
+    };
+    let restarted = match (&scheduled.postmaster_start_time, facts) {
+        (Some(then), Some(facts)) => *then != facts.postmaster_start_time,
+        (Some(_) | None, _) => false,
+    };
+    let window = i64::try_from((m.settings.loop_wait * 2).as_micros()).unwrap_or(i64::MAX);
+    if restarted || now.wall.0 > scheduled.at.0.saturating_add(window) {
+        m.wishes.scheduled_restart = None;
+    }
+}
 
 impl Node {
     pub(super) fn fold(&mut self, event: Event, out: &mut Vec<Effect>) {
@@ -161,7 +176,9 @@ impl Node {
     /// A watch event: a reason to look again, never more.
     pub(super) fn hint(&mut self, key: &Key, mod_revision: Revision) {
         let now = self.view.now.mono;
-        if matches!(key, Key::Status | Key::Leader)
+        // Every proof and every acquisition by pgha writes /status. A change of the leader key may be its deletion, which
+        // is the very thing the wait is counted from and no sign of life.
+        if matches!(key, Key::Status)
             && let Some(sight) = &mut self.view.memory.sight
             && mod_revision > sight.revision
         {
@@ -232,6 +249,7 @@ impl Node {
                 crate::pg::SqlRole::Standby(_) => crate::effect::CallbackRole::Replica,
             });
         }
+        drop_passed_restart(m, &self.view.now, pg.facts());
         if matches!(pg.data_dir, DataDir::Empty) {
             m.timeline_floor = None;
         }

@@ -22,7 +22,7 @@ use crate::commit::Commit;
 use crate::decide::{Action, Decision, POLL, decide};
 use crate::effect::{Effect, FenceOrder};
 use crate::event::{Event, OpId, Wake};
-use crate::job::{Job, StartRole};
+use crate::job::Job;
 use crate::plan;
 use crate::units::{Mono, Now};
 use crate::view::{CycleFacts, NodeSpec, View};
@@ -340,18 +340,7 @@ impl Node {
 
     /// Begins a job; the fence is told first when the job makes PostgreSQL writable.
     fn begin_job(&mut self, job: Job, out: &mut Vec<Effect>) {
-        let writable = match &job {
-            Job::Promote => true,
-            Job::Start { role, .. } | Job::Restart { role, .. } => matches!(role, StartRole::Primary),
-            Job::Bootstrap
-            | Job::Clone { .. }
-            | Job::Stop { .. }
-            | Job::Follow { .. }
-            | Job::CheckDivergence { .. }
-            | Job::CrashRecovery
-            | Job::Rewind { .. }
-            | Job::DiscardDataDir { .. } => false,
-        };
+        let writable = plan::makes_writable(&job);
         let before = self.view.memory.maybe_writable;
         self.view.memory.maybe_writable = before || writable;
         self.order_fence(out);

@@ -46,7 +46,7 @@ pub struct Drive {
     pub rules: BTreeSet<Rule>,
     /// All effects, for properties that look at what was done.
     pub effects: Vec<Effect>,
-    /// Effects that the node's own last check refused.
+    /// Effects that the node's own last check refused, and second jobs.
     pub refused: Vec<String>,
 }
 
@@ -102,7 +102,13 @@ impl Drive {
             | Effect::KeepLease { op, .. }
             | Effect::Commit { op, .. }
             | Effect::Tend { op, .. } => self.open.push_back(Open { op, effect, sent_at }),
-            Effect::StartJob { op, .. } => self.job = Some(Open { op, effect, sent_at }),
+            Effect::StartJob { op, .. } => {
+                if let Some(running) = &self.job {
+                    self.refused
+                        .push(format!("a job was begun while {} ran", render::effect(&running.effect)));
+                }
+                self.job = Some(Open { op, effect, sent_at });
+            }
             Effect::SetFence(_)
             | Effect::CancelJob { .. }
             | Effect::Callback { .. }
@@ -150,18 +156,18 @@ impl Drive {
                     .collect();
                 Event::PeersAnswered { op, answers }
             }
-            Effect::GrantLease { .. } => Event::LeaseGranted {
+            Effect::GrantLease { ttl, .. } => Event::LeaseGranted {
                 op,
                 sent_at,
-                lease: reachable.then(|| self.etcd.grant()),
+                lease: reachable.then(|| self.etcd.grant(w.now.mono, *ttl)),
             },
             Effect::KeepLease { lease, .. } => Event::LeaseKept {
                 op,
                 sent_at,
-                answer: match (reachable, self.etcd.is_alive(*lease)) {
-                    (false, _) => KeepAnswer::Unknown,
-                    (true, true) => KeepAnswer::Alive,
-                    (true, false) => KeepAnswer::Gone,
+                answer: match reachable.then(|| self.keep(w, *lease)) {
+                    None => KeepAnswer::Unknown,
+                    Some(true) => KeepAnswer::Alive,
+                    Some(false) => KeepAnswer::Gone,
                 },
             },
             Effect::Commit { commit, .. } => Event::Committed {
@@ -183,6 +189,15 @@ impl Drive {
         }
     }
 
+    /// A lease keeps the ttl that it was granted with.
+    fn keep(&mut self, w: &World, lease: LeaseId) -> bool {
+        let ttl = match self.node.view().memory.lease {
+            Some(mine) if mine.id == lease => mine.ttl,
+            Some(_) | None => w.settings.ttl,
+        };
+        self.etcd.keep(lease, w.now.mono, ttl)
+    }
+
     /// One line that begins with `on`: an event.
     pub fn on(&mut self, w: &mut World, line: &mut Line) -> Result<Vec<String>, String> {
         let what = line.needs("an event")?;
@@ -201,7 +216,7 @@ impl Drive {
             }
             "read" | "observe" | "peers" | "keep" | "grant" | "commit" | "tend" => self.answer(w, &what, line)?,
             "stale" => stale(w, line)?,
-            "job" => self.job(w, line)?,
+            "job" => self.job(line)?,
             "request" => request(w, line)?,
             "fence" => match line.needs("fired, lost or attached")?.as_str() {
                 "fired" => Event::FenceFired,
@@ -256,11 +271,14 @@ impl Drive {
                 answer: KeepAnswer::Unknown,
             },
             // etcd may answer so for a lease that is gone already (etcd issue 20590).
-            ("keep", "alive") => Event::LeaseKept {
-                op,
-                sent_at,
-                answer: KeepAnswer::Alive,
-            },
+            ("keep", "alive") => {
+                self.truth(w, &open);
+                Event::LeaseKept {
+                    op,
+                    sent_at,
+                    answer: KeepAnswer::Alive,
+                }
+            }
             // It was applied, and only the answer was lost.
             ("commit", "lost") => {
                 self.truth(w, &open);
@@ -272,139 +290,14 @@ impl Drive {
         })
     }
 
-    fn job(&mut self, w: &World, line: &mut Line) -> Result<Event, String> {
-        let op = self.job.as_ref().ok_or("no job was started")?.op;
+    fn job(&mut self, line: &mut Line) -> Result<Event, String> {
+        let op = self.job.as_ref().ok_or("no job is running")?.op;
+        let what = line.needs("done, failed, cancelled, found, shutdown, copied or step")?;
+        if matches!(what.as_str(), "done" | "failed" | "cancelled" | "found") {
+            self.job = None;
+        }
         let ended = |outcome| Event::JobEnded { op, outcome };
-        Ok(
-            match line
-                .needs("done, failed, cancelled, found, shutdown, copied or step")?
-                .as_str()
-            {
-                "done" => ended(JobOutcome::Done),
-                "cancelled" => ended(JobOutcome::Cancelled),
-                "failed" => ended(JobOutcome::Failed {
-                    failure: memory::failure_kind(&line.needs("a kind of failure")?)?,
-                    reason: line.word().unwrap_or_else(|| "it broke".into()),
-                }),
-                "found" => ended(JobOutcome::Divergence(jobs::divergence(line)?)),
-                "shutdown" => Event::JobProgress {
-                    op,
-                    progress: JobProgress::ShutDown {
-                        checkpoint: lsn(&line.needs("a position")?)?,
-                    },
-                },
-                "copied" => Event::JobProgress {
-                    op,
-                    progress: JobProgress::Copied { done: 5, total: 10 },
-                },
-                "step" => Event::JobProgress {
-                    op,
-                    progress: JobProgress::Step("half of it".into()),
-                },
-                other => return Err(format!("on job {other} is not known at {:?}", w.now)),
-            },
-        )
-    }
-
-    /// What outsiders see of the node.
-    pub fn show(&self, w: &World) -> String {
-        let v = self.node.view();
-        let m = &v.memory;
-        let yes = |b: bool| if b { "yes" } else { "no" };
-        let proof = m
-            .proof
-            .map_or("none".into(), |p| format!("until {} ms", render::clock(p.deadline)));
-        format!(
-            "/primary {}; writable {}; proof {proof}; {}; next wake at {} ms",
-            yes(v.answers_as_primary(w.now.mono)),
-            yes(m.maybe_writable),
-            m.fence.map_or("no fence".into(), render::fence),
-            render::clock(self.node.next_wake()),
-        )
-    }
-
-    /// Time allowed for each open effect.
-    pub fn budgets(&self) -> Vec<String> {
-        let budget = |e: &Effect| match e {
-            Effect::ReadDcs { budget, .. }
-            | Effect::Observe { budget, .. }
-            | Effect::AskPeers { budget, .. }
-            | Effect::GrantLease { budget, .. }
-            | Effect::KeepLease { budget, .. }
-            | Effect::Commit { budget, .. } => budget.as_millis().to_string(),
-            Effect::Tend { .. }
-            | Effect::SetFence(_)
-            | Effect::StartJob { .. }
-            | Effect::CancelJob { .. }
-            | Effect::Callback { .. }
-            | Effect::Answer { .. }
-            | Effect::Exit { .. } => "no".into(),
-        };
-        self.open
-            .iter()
-            .map(|o| format!("{}: {} ms", kind(&o.effect), budget(&o.effect)))
-            .collect()
-    }
-}
-
-/// The word for an effect that waits for an answer; commits go by their purpose.
-pub fn kind(effect: &Effect) -> &'static str {
-    match effect {
-        Effect::Commit { commit, .. } => render::purpose(commit.purpose),
-        other => general(other),
-    }
-}
-
-fn general(effect: &Effect) -> &'static str {
-    match effect {
-        Effect::ReadDcs { .. } => "read",
-        Effect::Observe { .. } => "observe",
-        Effect::AskPeers { .. } => "peers",
-        Effect::GrantLease { .. } => "grant",
-        Effect::KeepLease { .. } => "keep",
-        Effect::Commit { .. } => "commit",
-        Effect::Tend { .. } => "tend",
-        Effect::SetFence(_)
-        | Effect::StartJob { .. }
-        | Effect::CancelJob { .. }
-        | Effect::Callback { .. }
-        | Effect::Answer { .. }
-        | Effect::Exit { .. } => "nothing that is answered",
-    }
-}
-
-fn dcs_read(op: OpId, sent_at: Mono, view: Option<ClusterView>) -> Event {
-    Event::DcsRead {
-        op,
-        sent_at,
-        view: view.map(Box::new),
-    }
-}
-
-fn observed(w: &World, op: OpId, observed_at: Mono) -> Event {
-    Event::Observed {
-        op,
-        view: Box::new(PgView {
-            observed_at,
-            ..w.pg.clone()
-        }),
-        timeline_history: w.timeline_history.clone(),
-    }
-}
-
-fn wake(line: &mut Line) -> Result<Wake, String> {
-    Ok(match line.word().as_deref() {
-        None | Some("now") => Wake::Now,
-        Some("timer") => Wake::Timer,
-        Some("resync") => Wake::Resync,
-        Some("exited") => Wake::PostmasterExited,
-        Some(other) => return Err(format!("on wake {other} is not known")),
-    })
-}
-
-/// `hint leader`, `hint member b`, at the present revision or `rev=`.
-fn hint(w: &World, line: &mut Line) -> Result<Wake, String> {
-    let key = match line.needs("a key")?.as_str() {
+        Ok(match what.as_str() {
         "leader" => Key::Leader,
         "failover" => Key::Failover,
         "config" => Key::Config,

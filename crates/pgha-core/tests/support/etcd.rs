@@ -1,6 +1,7 @@
 //! Directives for the keys in etcd, and an etcd just large enough to answer a node's commits truthfully.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use pgha_core::cluster::{
     ClusterView, ConfigKey, FailoverKey, HistoryKey, HistoryLine, Initialize, LeaderKey, Member, MemberRole,
@@ -8,7 +9,7 @@ use pgha_core::cluster::{
 };
 use pgha_core::commit::{Change, Commit, CommitOutcome, Guard, Key, StatusValue};
 use pgha_core::settings::Settings;
-use pgha_core::units::{LeaseId, Lsn, MemberName, Revision, SystemId, Timeline};
+use pgha_core::units::{LeaseId, Lsn, MemberName, Mono, Revision, SystemId, Timeline};
 use pgha_core::view::LeaseMemory;
 
 use super::line::{Line, lsn};
@@ -112,6 +113,9 @@ fn member(w: &mut World, line: &mut Line) -> Result<(), String> {
     if line.flag("stopped") {
         m.state = MemberState::Stopped;
     }
+    if line.flag("uninitialized") {
+        (m.state, m.role) = (MemberState::Stopped, MemberRole::Uninitialized);
+    }
     if line.flag("no_address") {
         (m.conn_url, m.api_url) = (None, None);
     }
@@ -210,6 +214,7 @@ const FIRST_GRANT: i64 = 70;
 pub struct MiniEtcd {
     granted: i64,
     gone: BTreeSet<LeaseId>,
+    ends: BTreeMap<LeaseId, Mono>,
 }
 
 impl MiniEtcd {
@@ -217,15 +222,32 @@ impl MiniEtcd {
         MiniEtcd {
             granted: 0,
             gone: BTreeSet::new(),
+            ends: BTreeMap::new(),
         }
     }
 
-    pub fn grant(&mut self) -> LeaseId {
+    pub fn grant(&mut self, now: Mono, ttl: Duration) -> LeaseId {
         self.granted += 1;
-        LeaseId(FIRST_GRANT + self.granted - 1)
+        let lease = LeaseId(FIRST_GRANT + self.granted - 1);
+        self.ends.insert(lease, now.plus(ttl));
+        lease
     }
 
-    pub fn is_alive(&self, lease: LeaseId) -> bool {
+    /// A keepalive arrives; `false` when the lease is gone.
+    pub fn keep(&mut self, lease: LeaseId, now: Mono, ttl: Duration) -> bool {
+        if self.gone.contains(&lease) {
+            return false;
+        }
+        self.ends.insert(lease, now.plus(ttl));
+        true
+    }
+
+    /// When a lease that was granted or kept here ends.
+    pub fn lease_ends(&self, lease: LeaseId) -> Option<Mono> {
+        self.ends.get(&lease).copied()
+    }
+
+    fn is_alive(&self, lease: LeaseId) -> bool {
         !self.gone.contains(&lease)
     }
 

@@ -208,9 +208,9 @@ pub fn restart_request(line: &mut Line) -> Result<RestartRequest, String> {
     })
 }
 
-/// `unknown`, `none b`, `found b local=...`, `hopeless b "why"`.
+/// `unknown`, `none b`, `found b local=...`.
 fn divergence(line: &mut Line) -> Result<Divergence, String> {
-    let what = line.needs("unknown, none, found or hopeless")?;
+    let what = line.needs("unknown, none or found")?;
     if what == "unknown" {
         return Ok(Divergence::Unknown);
     }
@@ -220,10 +220,6 @@ fn divergence(line: &mut Line) -> Result<Divergence, String> {
         "found" => Ok(Divergence::Found {
             leader,
             facts: jobs::divergence(line)?,
-        }),
-        "hopeless" => Ok(Divergence::Hopeless {
-            leader,
-            reason: line.needs("a reason")?,
         }),
         other => Err(format!("divergence {other} is not known")),
     }

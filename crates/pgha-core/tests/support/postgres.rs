@@ -6,7 +6,7 @@ use std::time::Duration;
 use pgha_core::cluster::{MemberRole, MemberState};
 use pgha_core::peer::{PeerStatus, PeerView};
 use pgha_core::pg::{
-    ControlData, ControlState, DataDir, PendingRestart, PgView, Postmaster, PostmasterPhase, SqlFacts, SqlRole,
+    ControlData, ControlState, DataDir, PendingRestart, PgView, Postmaster, PostmasterPhase, Slot, SqlFacts, SqlRole,
     SqlView, StandbyFacts, UnfinishedWork, WalReceiver,
 };
 use pgha_core::slots::slot_name;
@@ -172,7 +172,7 @@ fn facts(w: &mut World, what: &str, here: Position, line: &mut Line) -> Result<S
             .unwrap_or_else(|| "2025-12-31 00:00:00.000000+00:00".into()),
         role,
         wal_senders: Vec::new(),
-        slots: BTreeMap::new(),
+        slots: slots(w, line.flag("without_slots")),
         synchronous_standby_names: String::new(),
         synchronous_commit: "on".into(),
         pending_restart: if line.flag("pending_restart") {
@@ -185,6 +185,24 @@ fn facts(w: &mut World, what: &str, here: Position, line: &mut Line) -> Result<S
             Vec::new()
         },
     })
+}
+
+/// What upkeep has made by now: a slot in use for each other member.
+fn slots(w: &World, none: bool) -> BTreeMap<String, Slot> {
+    let slot = Slot {
+        logical: false,
+        active: true,
+        restart: Some(Lsn(0x400)),
+        confirmed_flush: None,
+        has_xmin: false,
+        lost: false,
+        temporary: false,
+        failover: false,
+        database: None,
+        plugin: None,
+    };
+    let others = w.cluster.members.keys().filter(|name| !none && **name != w.me.name);
+    others.map(|name| (slot_name(name), slot.clone())).collect()
 }
 
 fn history_end(text: &str) -> Result<TimelineEnd, String> {

@@ -1,7 +1,7 @@
 //! Runs a file of scenarios. The text that comes out equals the file when everything is as expected.
 //!
 //! Blocks are separated by blank lines. A block begins with a comment that says the situation and why it matters, or
-//! is `define NAME`, whose directives `like NAME` puts into later blocks. Then: directives (facts), `decide`,
+//! is `define NAME`, whose lines `like NAME` runs in later blocks without telling what came of them. Then: directives (facts), `decide`,
 //! `check ...`, and for a driven node `on ...`, `run [to KIND]`, `show` and `budgets`. What they give follows in lines
 //! that begin with `>`.
 
@@ -22,6 +22,8 @@ pub struct Outcome {
     pub text: String,
     /// Rules that decided something.
     pub rules: BTreeSet<Rule>,
+    /// Lines that could not be run, with file and line. The rest of their block is skipped.
+    pub errors: Vec<String>,
 }
 
 /// State of the block being run.
@@ -29,6 +31,7 @@ struct Block {
     world: World,
     drive: Option<Drive>,
     explained: bool,
+    broken: bool,
 }
 
 impl Block {
@@ -37,17 +40,19 @@ impl Block {
             world: World::new(),
             drive: None,
             explained: false,
+            broken: false,
         }
     }
 }
 
-/// Runs one file. Errors name file and line.
-pub fn run(name: &str, text: &str) -> Result<Outcome, String> {
+/// Runs one file.
+pub fn run(name: &str, text: &str) -> Outcome {
     let mut defined: BTreeMap<String, Vec<String>> = BTreeMap::new();
     let mut defining: Option<String> = None;
     let mut out = Outcome {
         text: String::new(),
         rules: BTreeSet::new(),
+        errors: Vec::new(),
     };
     let mut block = Block::new();
     for (i, line) in text.lines().enumerate() {
@@ -67,18 +72,20 @@ pub fn run(name: &str, text: &str) -> Result<Outcome, String> {
             defined.insert(name.to_string(), Vec::new());
         } else if let Some(definition) = defining.as_ref().and_then(|d| defined.get_mut(d)) {
             definition.push(line.to_string());
-        } else {
-            let lines = block
-                .run(line, &defined, &mut out.rules)
-                .map_err(|e| format!("{name}:{}: {e}", i + 1))?;
-            for line in lines {
+        } else if !block.broken {
+            let lines = block.run(line, &defined, &mut out.rules).unwrap_or_else(|error| {
+                block.broken = true;
+                out.errors.push(format!("{name}:{}: {error}", i + 1));
+                vec![format!("ERROR {error}")]
+            });
+            for line in lines.iter().flat_map(|l| l.lines()) {
                 out.text.push_str("> ");
-                out.text.push_str(&line);
+                out.text.push_str(line);
                 out.text.push('\n');
             }
         }
     }
-    Ok(out)
+    out
 }
 
 impl Block {
@@ -95,7 +102,9 @@ impl Block {
         match command {
             "like" => {
                 let lines = defined.get(rest).ok_or_else(|| format!("`{rest}` was not defined"))?;
-                lines.iter().try_for_each(|l| self.world.set(l))?;
+                for line in lines {
+                    self.run(line, defined, rules)?;
+                }
                 Ok(Vec::new())
             }
             "decide" => Ok(self.decide(rules)),

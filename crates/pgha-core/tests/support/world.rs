@@ -6,7 +6,7 @@ use std::time::Duration;
 use pgha_core::cluster::{ClusterView, ConfigKey, DcsView, Initialize};
 use pgha_core::peer::PeerView;
 use pgha_core::pg::PgView;
-use pgha_core::settings::{Settings, SynchronousMode};
+use pgha_core::settings::{Settings, StandbyCluster, SynchronousMode};
 use pgha_core::tags::Tags;
 use pgha_core::units::{LeaseId, MemberName, Mono, Now, Revision, SystemId, Wall};
 use pgha_core::view::{LeaseMemory, Memory, NodeSpec, Proof, TimelineEnd, View};
@@ -302,6 +302,9 @@ fn set_settings(s: &mut Settings, line: &mut Line) -> Result<(), String> {
     s.remove_on_diverged_timelines = line
         .yes_no("remove_on_diverged_timelines")?
         .unwrap_or(s.remove_on_diverged_timelines);
+    if let Some(on) = line.yes_no("standby_cluster")? {
+        s.standby_cluster = on.then(StandbyCluster::default);
+    }
     if let Some(on) = line.yes_no("synchronous")? {
         s.synchronous_mode = if on { SynchronousMode::On } else { SynchronousMode::Off };
     }

@@ -16,6 +16,8 @@ use crate::yaml::{Location, Node};
 /// The section `bootstrap`.
 #[derive(Clone, PartialEq, Debug, Default)]
 pub struct Bootstrap {
+    /// The section is there. A node without it never founds a cluster.
+    pub given: bool,
     /// The dynamic configuration that a new cluster starts with; an empty object when absent.
     pub dcs: Json,
     /// Options of initdb.
@@ -28,6 +30,7 @@ pub struct Bootstrap {
 
 /// Reads `bootstrap`.
 pub(super) fn read_bootstrap(mut section: Section<'_>, report: &RefCell<Report>) -> Bootstrap {
+    let given = section.is_given();
     let dcs_node = section.node("dcs");
     let dcs = section.json("dcs");
     if let (Some(node), Some(dcs)) = (dcs_node, &dcs) {
@@ -49,6 +52,7 @@ pub(super) fn read_bootstrap(mut section: Section<'_>, report: &RefCell<Report>)
     }
     let post_init = section.text("post_init");
     let bootstrap = Bootstrap {
+        given,
         dcs: dcs
             .filter(Json::is_object)
             .unwrap_or_else(|| Json::Object(serde_json::Map::new())),

@@ -54,6 +54,11 @@ impl<'n> Section<'n> {
         }
     }
 
+    /// Does the section hold anything?
+    pub(super) fn is_given(&self) -> bool {
+        !self.entries.is_empty()
+    }
+
     /// The value of a key, whatever it is; `None` for null and absent ones.
     pub(super) fn node(&mut self, key: &'static str) -> Option<&'n Node> {
         self.asked.insert(key, ());
