@@ -8,7 +8,7 @@ use pgha_core::cluster::ClusterView;
 use pgha_core::commit::{CommitOutcome, Key};
 use pgha_core::effect::Effect;
 use pgha_core::event::{Event, KeepAnswer, OpId, Wake};
-use pgha_core::job::{JobOutcome, JobProgress};
+use pgha_core::job::{Job, JobOutcome, JobProgress};
 use pgha_core::node::Node;
 use pgha_core::peer::PeerView;
 use pgha_core::pg::PgView;
@@ -293,11 +293,150 @@ impl Drive {
     fn job(&mut self, line: &mut Line) -> Result<Event, String> {
         let op = self.job.as_ref().ok_or("no job is running")?.op;
         let what = line.needs("done, failed, cancelled, found, shutdown, copied or step")?;
+        let stops = matches!(
+            &self.job.as_ref().map(|j| &j.effect),
+            Some(Effect::StartJob {
+                job: Job::Stop { .. } | Job::Restart { .. },
+                ..
+            })
+        );
+        if what == "shutdown" && !stops {
+            return Err("this job stops nothing".into());
+        }
         if matches!(what.as_str(), "done" | "failed" | "cancelled" | "found") {
             self.job = None;
         }
         let ended = |outcome| Event::JobEnded { op, outcome };
         Ok(match what.as_str() {
+            "done" => ended(JobOutcome::Done),
+            "cancelled" => ended(JobOutcome::Cancelled),
+            "failed" => ended(JobOutcome::Failed {
+                failure: memory::failure_kind(&line.needs("a kind of failure")?)?,
+                reason: line.word().unwrap_or_else(|| "it broke".into()),
+            }),
+            "found" => ended(JobOutcome::Divergence(jobs::divergence(line)?)),
+            "shutdown" => Event::JobProgress {
+                op,
+                progress: JobProgress::ShutDown {
+                    checkpoint: lsn(&line.needs("a position")?)?,
+                },
+            },
+            "copied" => Event::JobProgress {
+                op,
+                progress: JobProgress::Copied { done: 5, total: 10 },
+            },
+            "step" => Event::JobProgress {
+                op,
+                progress: JobProgress::Step("half of it".into()),
+            },
+            other => return Err(format!("on job {other} is not known")),
+        })
+    }
+
+    /// What outsiders see of the node.
+    pub fn show(&self, w: &World) -> String {
+        let v = self.node.view();
+        let m = &v.memory;
+        let yes = |b: bool| if b { "yes" } else { "no" };
+        let proof = m
+            .proof
+            .map_or("none".into(), |p| format!("until {} ms", render::clock(p.deadline)));
+        let lease = match m.lease.map(|l| (l.id, self.etcd.lease_ends(l.id))) {
+            Some((id, Some(ends))) => format!("lease {} until {} ms", id.0, render::clock(ends)),
+            Some((id, None)) => format!("lease {}", id.0),
+            None => "no lease".into(),
+        };
+        format!(
+            "/primary {}; writable {}; {lease}; proof {proof}; {}; next wake at {} ms",
+            yes(v.answers_as_primary(w.now.mono)),
+            yes(m.maybe_writable),
+            m.fence.map_or("no fence".into(), render::fence),
+            render::clock(self.node.next_wake()),
+        )
+    }
+
+    /// Time allowed for each open effect.
+    pub fn budgets(&self) -> Vec<String> {
+        let budget = |e: &Effect| match e {
+            Effect::ReadDcs { budget, .. }
+            | Effect::Observe { budget, .. }
+            | Effect::AskPeers { budget, .. }
+            | Effect::GrantLease { budget, .. }
+            | Effect::KeepLease { budget, .. }
+            | Effect::Commit { budget, .. } => budget.as_millis().to_string(),
+            Effect::Tend { .. }
+            | Effect::SetFence(_)
+            | Effect::StartJob { .. }
+            | Effect::CancelJob { .. }
+            | Effect::Callback { .. }
+            | Effect::Answer { .. }
+            | Effect::Exit { .. } => "no".into(),
+        };
+        self.open
+            .iter()
+            .map(|o| format!("{}: {} ms", kind(&o.effect), budget(&o.effect)))
+            .collect()
+    }
+}
+
+/// The word for an effect that waits for an answer; commits go by their purpose.
+pub fn kind(effect: &Effect) -> &'static str {
+    match effect {
+        Effect::Commit { commit, .. } => render::purpose(commit.purpose),
+        other => general(other),
+    }
+}
+
+fn general(effect: &Effect) -> &'static str {
+    match effect {
+        Effect::ReadDcs { .. } => "read",
+        Effect::Observe { .. } => "observe",
+        Effect::AskPeers { .. } => "peers",
+        Effect::GrantLease { .. } => "grant",
+        Effect::KeepLease { .. } => "keep",
+        Effect::Commit { .. } => "commit",
+        Effect::Tend { .. } => "tend",
+        Effect::SetFence(_)
+        | Effect::StartJob { .. }
+        | Effect::CancelJob { .. }
+        | Effect::Callback { .. }
+        | Effect::Answer { .. }
+        | Effect::Exit { .. } => "nothing that is answered",
+    }
+}
+
+fn dcs_read(op: OpId, sent_at: Mono, view: Option<ClusterView>) -> Event {
+    Event::DcsRead {
+        op,
+        sent_at,
+        view: view.map(Box::new),
+    }
+}
+
+fn observed(w: &World, op: OpId, observed_at: Mono) -> Event {
+    Event::Observed {
+        op,
+        view: Box::new(PgView {
+            observed_at,
+            ..w.pg.clone()
+        }),
+        timeline_history: w.timeline_history.clone(),
+    }
+}
+
+fn wake(line: &mut Line) -> Result<Wake, String> {
+    Ok(match line.word().as_deref() {
+        None | Some("now") => Wake::Now,
+        Some("timer") => Wake::Timer,
+        Some("resync") => Wake::Resync,
+        Some("exited") => Wake::PostmasterExited,
+        Some(other) => return Err(format!("on wake {other} is not known")),
+    })
+}
+
+/// `hint leader`, `hint member b`, at the present revision or `rev=`.
+fn hint(w: &World, line: &mut Line) -> Result<Wake, String> {
+    let key = match line.needs("a key")?.as_str() {
         "leader" => Key::Leader,
         "failover" => Key::Failover,
         "config" => Key::Config,
