@@ -150,6 +150,9 @@ pub fn candidates(
 ) -> (Vec<MemberName>, Vec<String>) {
     let mut fit = Vec::new();
     let mut why_not = Vec::new();
+    if let Some(name) = wanted.filter(|name| !cluster.members.contains_key(name)) {
+        why_not.push(format!("Member {name} does not exist"));
+    }
     for name in askable(view, cluster) {
         if wanted.is_some_and(|w| *w != name) {
             continue;
@@ -196,7 +199,8 @@ fn unfit(
         // The record itself must be there, not only its beginning.
         Some(checkpoint) => lsn <= checkpoint,
         None => {
-            let mine = view.pg.facts().and_then(|f| f.lsn()).unwrap_or(Lsn(0));
+            let published = cluster.status.as_ref().map(|s| s.optime);
+            let mine = view.pg.facts().and_then(|f| f.lsn()).max(published).unwrap_or(Lsn(0));
             mine.ahead_of(lsn) > view.settings().maximum_lag_on_failover
         }
     };

@@ -193,8 +193,6 @@ rules! {
     RaceStandbyCluster = 878,
     /// The key carries our name on another lease (the daemon was restarted): taken over.
     RaceTakeOverOwnKey = 880,
-    /// The candidate named in /failover is not among the members or is unfit: the request is cleared.
-    RaceClearFailover = 885,
 
     /// Prove leadership: keepalive, then the guarded write.
     LeadHoldLeaderKey = 900,
@@ -228,8 +226,6 @@ rules! {
     LeadScheduled = 970,
     /// In maintenance mode the key is kept only while PostgreSQL runs as primary.
     LeadPausedRelease = 975,
-    /// In maintenance mode leadership is held even without a proof; the fence is lifted.
-    LeadPaused = 980,
     /// etcd did not answer the proof: the deadline of the last one still counts.
     LeadUnproven = 985,
     /// Promotion failed or pre_promote refused: the key is released for the others.
@@ -272,8 +268,6 @@ rules! {
     ShutdownExit = 1320,
     /// SIGTERM: the key is given up.
     ShutdownRelease = 1330,
-    /// SIGTERM on the leader: peers are asked whether one of them holds the shutdown checkpoint.
-    ShutdownAskPeers = 1340,
 }
 
 #[cfg(test)]

@@ -128,6 +128,8 @@ pub struct Memory {
     pub maybe_writable: bool,
     /// When the last job ended: an observation that began earlier says nothing about its result.
     pub job_ended_at: Mono,
+    /// Since when there has been neither `/initialize` nor a leader.
+    pub scope_empty_since: Option<Mono>,
     /// Create revision of the leader key seen last; a new one makes earlier checks of divergence void.
     pub leader_seen: Option<Revision>,
     /// Mod revision of the `/config` that was applied last.

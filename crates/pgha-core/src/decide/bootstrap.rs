@@ -3,7 +3,7 @@
 use alloc::format;
 
 use super::{Action, Decision, act, ask_once, backoff, rest, rest_until, soon};
-use crate::cluster::{ClusterView, Initialize};
+use crate::cluster::{ClusterView, Initialize, Member, MemberRole};
 use crate::job::Job;
 use crate::pg::DataDir;
 use crate::race;
@@ -67,11 +67,16 @@ fn decide_unclaimed(v: &View, c: &ClusterView) -> Decision {
     ) {
         return ask;
     }
-    let owner = peers
-        .iter()
-        .find(|name| race::answer(v, name).is_some_and(|p| p.system_id.is_some()));
+    let owner = c.members.iter().find(|(name, member)| {
+        **name != v.me.name
+            && match race::answer(v, name) {
+                Some(peer) => peer.system_id.is_some(),
+                // Who does not answer is believed what it last wrote of itself.
+                None => has_data(member),
+            }
+    });
     match owner {
-        Some(name) => soon(
+        Some((name, _)) => soon(
             v,
             Rule::BootstrapClusterExists,
             format!("member {name} has a system identifier: the cluster exists although the initialize key is missing"),
@@ -82,4 +87,13 @@ fn decide_unclaimed(v: &View, c: &ClusterView) -> Decision {
             "no cluster exists: claiming the initialize key",
         ),
     }
+}
+
+/// Does its member key speak of a cluster on disk?
+fn has_data(member: &Member) -> bool {
+    let role = match member.role {
+        MemberRole::Primary | MemberRole::StandbyLeader | MemberRole::Replica | MemberRole::Promoted => true,
+        MemberRole::Demoted | MemberRole::Uninitialized => false,
+    };
+    role || member.timeline.is_some() || member.lsn.is_some()
 }

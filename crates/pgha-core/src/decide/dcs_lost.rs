@@ -2,7 +2,7 @@
 
 use alloc::format;
 
-use super::{Action, Decision, act, backoff, rest, rest_until};
+use super::{Action, Decision, act, backoff, rest, rest_until, soon};
 use crate::cluster::DcsView;
 use crate::effect::FenceOrder;
 use crate::job::{Job, StartRole, StopMode};
@@ -50,11 +50,9 @@ pub(super) fn decide(v: &View) -> Decision {
 /// A running primary (or one that does not answer) without news from etcd: goes on until shortly before its deadline.
 pub(super) fn keep_until_deadline(v: &View) -> Decision {
     let Some(deadline) = deadline(v) else {
-        return act(
-            Rule::DcsLostDemote,
-            stop(),
-            "demoting self because DCS is not accessible and I have no proof of leadership",
-        );
+        // The fence gives a primary found running a deadline in the same step; until then nothing is known.
+        let because = "DCS is not accessible and my leadership is not proven; the fence sets a deadline";
+        return soon(v, Rule::DcsLostKeepUntilDeadline, because);
     };
     let demote_at = deadline.minus(v.settings().demote_lead());
     if v.now.mono < demote_at {

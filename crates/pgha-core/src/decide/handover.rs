@@ -39,7 +39,8 @@ pub(super) fn decide_after_checkpoint(v: &View, c: &ClusterView, plan: &Handover
         );
     }
     let patience = v.settings().retry_timeout;
-    if v.now.mono.since(plan.since) < patience || v.memory.job.is_some() {
+    let nobody = plan.reason == HandoverReason::Shutdown && race::askable(v, c).is_empty();
+    if !nobody && (v.now.mono.since(plan.since) < patience || v.memory.job.is_some()) {
         return rest_until(
             Rule::LeadHandoverWait,
             format!(

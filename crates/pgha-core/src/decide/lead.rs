@@ -2,9 +2,9 @@
 
 use alloc::format;
 
-use super::{Action, Decision, act, ask_once, dcs_lost, hold_leader_key_if_due, rest, rest_until, soon};
+use super::{Action, Decision, act, ask_once, backoff, dcs_lost, hold_leader_key_if_due, rest, rest_until, soon};
 use crate::cluster::{ClusterView, FailoverKey};
-use crate::job::{Job, StartRole, StopMode};
+use crate::job::{Job, JobFailure, StartRole, StopMode};
 use crate::race;
 use crate::request::{RestartRequest, RestartRole};
 use crate::rule::Rule;
@@ -34,6 +34,10 @@ pub(super) fn decide(v: &View, c: &ClusterView) -> Decision {
         };
     }
     if v.pg.says_primary() {
+        if v.live_proof().is_none() && !v.settings().pause {
+            // The answers came after the deadline they were meant to move: a suspended machine, for instance.
+            return dcs_lost::keep_until_deadline(v);
+        }
         return decide_primary(v, c);
     }
     if v.pg.says_standby() {
@@ -74,7 +78,10 @@ fn decide_primary(v: &View, c: &ClusterView) -> Decision {
     if let Some(wish) = &c.failover
         && let Some(decision) = decide_wish(v, c, wish)
     {
-        return decision;
+        // What is scheduled for later keeps nobody from a restart now.
+        let later = decision.rule == Rule::LeadScheduled;
+        let restart = restart(v, StartRole::Primary, RestartRole::Primary).filter(|_| later);
+        return restart.unwrap_or(decision);
     }
     if let Some(decision) = restart(v, StartRole::Primary, RestartRole::Primary) {
         return decision;
@@ -93,7 +100,7 @@ fn decide_standby(v: &View, c: &ClusterView) -> Decision {
         .as_ref()
         .is_some_and(|f| f.candidate.as_ref() == Some(&v.me.name))
         || v.memory.handover.is_none() && v.memory.cycle.acquired;
-    if v.settings().pause && !named && v.memory.proof.is_none() {
+    if v.settings().pause && !named {
         return act(
             Rule::LeadPausedRelease,
             Action::ReleaseLeaderKey { optime: None },
@@ -103,6 +110,18 @@ fn decide_standby(v: &View, c: &ClusterView) -> Decision {
     if let Some(failure) = &v.memory.failures.promote
         && v.now.mono < failure.at.plus(v.settings().ttl)
     {
+        if failure.kind == JobFailure::TimedOut {
+            // It may still happen by itself: the server is stopped before anybody else may lead.
+            let stop = Job::Stop {
+                mode: StopMode::Immediate,
+                checkpoint_first: false,
+            };
+            let because = format!(
+                "the promotion did not end in time, stopping PostgreSQL: {}",
+                failure.reason
+            );
+            return act(Rule::LeadPromotionFailed, Action::Begin(stop), because);
+        }
         return act(
             Rule::LeadPromotionFailed,
             Action::ReleaseLeaderKey { optime: None },
@@ -116,6 +135,13 @@ fn decide_standby(v: &View, c: &ClusterView) -> Decision {
             Rule::LeadTimelineBehind,
             Action::ReleaseLeaderKey { optime: None },
             format!("My timeline {mine} is behind last known cluster timeline {cluster}"),
+        );
+    }
+    if v.settings().standby_cluster.is_some() {
+        return act(
+            Rule::RaceStandbyCluster,
+            Action::ReleaseLeaderKey { optime: None },
+            "standby_cluster is set and not supported yet by this version: not promoting",
         );
     }
     if v.me.watchdog_required && v.memory.watchdog == WatchdogView::Failed {
@@ -187,6 +213,13 @@ fn decide_wish(v: &View, c: &ClusterView, wish: &FailoverKey) -> Option<Decision
     if v.settings().pause && wish.candidate.is_none() {
         return clear(format!(
             "{action} is possible only to a specific candidate in a paused state"
+        ));
+    }
+    if let Some(until) = backoff(v, v.memory.failures.stop.as_ref()) {
+        return Some(rest_until(
+            Rule::LeadHandoverStop,
+            "the last stop failed; trying again in a moment",
+            until,
         ));
     }
     if let Some(ask) = ask_once(

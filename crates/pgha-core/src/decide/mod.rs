@@ -15,6 +15,7 @@ mod pg_down;
 mod shutdown;
 mod system_id;
 
+use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use core::time::Duration;
@@ -24,8 +25,9 @@ pub(crate) use lead::restart_refusal;
 
 use crate::cluster::{ClusterView, DcsView};
 use crate::commit::FailoverValue;
-use crate::job::{Job, Upstream};
+use crate::job::{Job, StopMode, Upstream};
 use crate::pg::{DataDir, Postmaster, PostmasterPhase, SqlView};
+use crate::race;
 use crate::rule::Rule;
 use crate::units::{Lsn, MemberName, Mono};
 use crate::view::{Failure, HandoverReason, View};
@@ -131,6 +133,9 @@ fn decide_with_cluster(v: &View, c: &ClusterView) -> Decision {
             if let Some(decision) = take_over_own_key(v, c) {
                 return decision;
             }
+            if c.leader_name() == Some(&v.me.name) && !v.holds_leader_key() {
+                return own_key_out_of_reach(v);
+            }
             match &v.pg.postmaster {
                 Postmaster::NotRunning => pg_down::decide(v, c, control),
                 Postmaster::NotObserved => rest(Rule::NothingKnown, "the postmaster was not observed"),
@@ -164,6 +169,18 @@ fn take_over_own_key(v: &View, c: &ClusterView) -> Option<Decision> {
     ))
 }
 
+/// The key carries our name and could not be put on our lease in this cycle: nobody else leads, so nothing is hurried.
+fn own_key_out_of_reach(v: &View) -> Decision {
+    if v.memory.maybe_writable && v.pg.is_running() && !v.settings().pause {
+        return dcs_lost::keep_until_deadline(v);
+    }
+    soon(
+        v,
+        Rule::LeadUnproven,
+        "the leader key carries my name, and etcd did not let me prove that it is mine",
+    )
+}
+
 fn is_starting(v: &View, phase: PostmasterPhase) -> bool {
     match (&v.pg.sql, phase) {
         (SqlView::Answered(_), _) => false,
@@ -173,14 +190,41 @@ fn is_starting(v: &View, phase: PostmasterPhase) -> bool {
     }
 }
 
-fn decide_starting(v: &View, _c: &ClusterView) -> Decision {
+fn decide_starting(v: &View, c: &ClusterView) -> Decision {
     if v.holds_leader_key() {
         if let Some(hold) = hold_leader_key_if_due(v, Rule::StartingAsLeader) {
             return hold;
         }
+        if let Some(give_up) = start_takes_too_long(v, c) {
+            return give_up;
+        }
         return soon(v, Rule::StartingAsLeader, "PostgreSQL is still starting up");
     }
     soon(v, Rule::StartingAsStandby, "Still starting up as a standby")
+}
+
+/// The primary still recovers after primary_start_timeout: stopped when somebody else can lead.
+fn start_takes_too_long(v: &View, c: &ClusterView) -> Option<Decision> {
+    let limit = v.settings().primary_start_timeout;
+    let down_for = v.now.mono.since(v.memory.primary_down_since?);
+    if limit.is_zero() || down_for < limit || v.settings().pause {
+        return None;
+    }
+    let because = "PostgreSQL does not come up within primary_start_timeout; can somebody else lead?";
+    if let Some(ask) = ask_once(v, Rule::JobAskPeers, race::askable(v, c), because) {
+        return Some(ask);
+    }
+    let (fit, _) = race::candidates(v, c, None, None, v.settings().is_synchronous());
+    let stop = Job::Stop {
+        mode: StopMode::Immediate,
+        checkpoint_first: false,
+    };
+    let name = fit.first()?;
+    Some(act(
+        Rule::JobCancelStartTimeout,
+        Action::Begin(stop),
+        format!("stopped PostgreSQL because of startup timeout: {name} can lead"),
+    ))
 }
 
 // ---- helpers for the files beside this one ----

@@ -20,12 +20,15 @@ pub(super) fn decide_empty(v: &View, c: &ClusterView) -> Decision {
     ) {
         return release;
     }
-    if v.settings().pause {
+    if v.settings().pause && v.memory.wishes.reinitialize.is_none() {
         return rest(Rule::NoDataPaused, "PAUSE: running with empty data directory");
     }
     let Some(leader) = c.leader_name() else {
         return bootstrap::decide(v, c);
     };
+    if *leader == v.me.name {
+        return own_key_stays(v);
+    }
     if let Some(until) = backoff(v, v.memory.failures.clone.as_ref()) {
         let reason = v
             .memory
@@ -114,6 +117,9 @@ pub(super) fn decide_unfinished(v: &View, c: &ClusterView, what: UnfinishedWork)
     ) {
         return release;
     }
+    if c.leader_name() == Some(&v.me.name) {
+        return own_key_stays(v);
+    }
     if v.settings().pause && v.memory.wishes.reinitialize.is_none() {
         return rest(Rule::NoDataPaused, "PAUSE: the data directory is unfinished");
     }
@@ -175,6 +181,15 @@ pub(super) fn confirm_leader(v: &View, c: &ClusterView, rule: Rule) -> Result<()
             format!("nothing is removed until leader {leader} answers as a running primary"),
         )),
     }
+}
+
+/// The key is ours and could not be released in this cycle.
+fn own_key_stays(v: &View) -> Decision {
+    soon(
+        v,
+        Rule::NoDataReleaseLeaderKey,
+        "no usable data here; the leader key could not be released yet",
+    )
 }
 
 fn discard(rule: Rule, keep_aside: bool, reason: &str) -> Decision {

@@ -14,7 +14,7 @@ use crate::race;
 use crate::rewind::{Verdict, judge};
 use crate::rule::Rule;
 use crate::units::MemberName;
-use crate::view::{Divergence, View};
+use crate::view::{Divergence, View, WatchdogView};
 
 /// Tries of pg_rewind before it is called hopeless.
 const REWIND_TRIES: u32 = 3;
@@ -49,6 +49,13 @@ fn decide_paused(v: &View) -> Decision {
 // ---- the key is ours ----
 
 fn decide_leading(v: &View, c: &ClusterView, control: &ControlData) -> Decision {
+    if v.memory.cycle.refuted {
+        return act(
+            Rule::LeadRefuted,
+            Action::LookAgain,
+            "failed to update leader lock: looking again who leads",
+        );
+    }
     if let Some(hold) = hold_leader_key_if_due(v, Rule::DownHoldLeaderKey) {
         return hold;
     }
@@ -74,6 +81,15 @@ fn decide_leading(v: &View, c: &ClusterView, control: &ControlData) -> Decision 
             format!("My timeline {mine} is behind last known cluster timeline {cluster}"),
         );
     }
+    if let Some(failure) = v.memory.failures.promote.as_ref()
+        && v.now.mono < failure.at.plus(v.settings().ttl)
+    {
+        return act(
+            Rule::LeadPromotionFailed,
+            Action::ReleaseLeaderKey { optime: None },
+            format!("Promotion cancelled: {}", failure.reason),
+        );
+    }
     if control.recovery_signal {
         return match backoff(v, v.memory.failures.start.as_ref()) {
             Some(until) => rest_until(Rule::DownStartBackoff, "failed to start postgres", until),
@@ -90,6 +106,10 @@ fn decide_leading(v: &View, c: &ClusterView, control: &ControlData) -> Decision 
 
 /// A crash under a live agent: start again at once; give leadership away when that does not work and somebody can lead.
 fn restart_primary(v: &View, c: &ClusterView) -> Decision {
+    if v.me.watchdog_required && v.memory.watchdog == WatchdogView::Failed {
+        let because = "Not starting as primary because watchdog could not be activated";
+        return act(Rule::LeadWatchdog, Action::ReleaseLeaderKey { optime: None }, because);
+    }
     let limit = v.settings().primary_start_timeout;
     let failed = v.memory.failures.start.is_some();
     let down_for = v
@@ -362,6 +382,15 @@ fn found_scope(v: &View, c: &ClusterView) -> Decision {
             v,
             Rule::RaceNotAllowed,
             "there is no initialize key and this node must not lead",
+        );
+    }
+    // A primary that runs somewhere writes its keys again within a ttl: it goes first.
+    let until = v.memory.scope_empty_since.unwrap_or(v.now.mono).plus(v.settings().ttl);
+    if v.now.mono < until {
+        return rest_until(
+            Rule::RaceWaitOldDeadline,
+            "there is no initialize key: waiting for a running primary to restore it",
+            until,
         );
     }
     let peers = race::askable(v, c);

@@ -8,6 +8,7 @@ use crate::cluster::{ClusterView, DcsView, Initialize};
 use crate::commit::{CommitOutcome, Key, Purpose};
 use crate::effect::{Effect, FenceOrder};
 use crate::event::{Event, KeepAnswer, OpId};
+use crate::job::JobFailure;
 use crate::pg::{DataDir, PgView, SqlFacts};
 use crate::plan;
 use crate::units::{LeaseId, Mono, Now, Revision};
@@ -64,9 +65,11 @@ impl Node {
                 self.view.memory.maybe_writable |= matches!(order, FenceOrder::Until(_));
             }
             Event::FenceFired => {
-                self.view.memory.proof = None;
-                self.view.memory.maybe_writable = false;
-                self.view.memory.fenced_off = true;
+                let m = &mut self.view.memory;
+                m.proof = None;
+                // A promotion or start under way may still act: its deadline, which has passed, stays until it ended.
+                m.maybe_writable = m.job.as_ref().is_some_and(|j| plan::makes_writable(&j.job));
+                m.fenced_off = true;
                 self.again = true;
             }
             Event::FenceLost => {
@@ -137,6 +140,8 @@ impl Node {
             // Whatever was proven before, it was another key.
             m.proof = None;
         }
+        let empty = matches!(cluster.initialize, Initialize::Absent) && cluster.leader.is_none();
+        m.scope_empty_since = empty.then(|| m.scope_empty_since.unwrap_or(now));
         // A claim on our lease is ours, also when the answer to it was lost.
         m.bootstrap_claim = match (cluster.initialize, m.lease) {
             (Initialize::InProgress { mod_revision, lease }, Some(mine)) if lease == Some(mine.id) => {
@@ -225,7 +230,14 @@ impl Node {
         let m = &mut self.view.memory;
         // An observation begun before a job ended saw PostgreSQL as it was before.
         let current = pg.observed_at >= m.job_ended_at && m.job.is_none();
-        if pg.says_primary() {
+        let outdated = pg.observed_at < m.job_ended_at;
+        // A promotion that took too long goes on by itself: only the end of the server ends it.
+        let promoting = pg.is_running()
+            && m.failures
+                .promote
+                .as_ref()
+                .is_some_and(|f| f.kind == JobFailure::TimedOut && f.at >= m.job_ended_at);
+        if pg.says_primary() && !outdated {
             m.maybe_writable = true;
             m.primary_down_since = None;
             m.failures.start = None;
@@ -235,7 +247,7 @@ impl Node {
             {
                 m.checkpoint_due = false;
             }
-        } else if current && (pg.says_standby() || !pg.is_running()) {
+        } else if current && !promoting && (pg.says_standby() || !pg.is_running()) {
             if m.maybe_writable && !pg.is_running() {
                 m.primary_down_since.get_or_insert(now);
             }
@@ -481,6 +493,12 @@ impl Node {
         {
             leader.lease = Some(lease.id);
             leader.mod_revision = revision;
+        }
+        let ttl = lease.ttl.min(self.view.settings().ttl);
+        if let Some(proof) = &mut self.view.memory.proof {
+            // The key ends with the new lease now, which may be the shorter one; age zero asks for a new proof at once.
+            proof.deadline = proof.deadline.min(lease.kept_at.plus(ttl).minus(ttl / 5));
+            proof.kept_at = Mono(0);
         }
     }
 

@@ -25,12 +25,21 @@ impl Node {
             JobProgress::Step(text) => job.step = Some(text),
             JobProgress::ShutDown { checkpoint } => {
                 job.shut_down_at = Some(checkpoint);
-                // pg_control says `shut down`: no backend is left, nothing can be acknowledged any more.
-                self.view.memory.maybe_writable = false;
-                if let Some(handover) = &mut self.view.memory.handover {
-                    handover.checkpoint = Some(checkpoint);
-                }
                 self.again = true;
+                if !matches!(job.job, Job::Stop { .. }) {
+                    // A restart goes on to a server that is writable again: its deadline stays.
+                    return;
+                }
+                let m = &mut self.view.memory;
+                // pg_control says `shut down`: no backend is left, nothing can be acknowledged any more. Whoever looked
+                // before that saw what is over.
+                m.maybe_writable = false;
+                m.job_ended_at = self.view.now.mono;
+                if let Some(handover) = &mut m.handover {
+                    handover.checkpoint = Some(checkpoint);
+                    // The patience for somebody to receive it begins when it is there to be received.
+                    handover.since = self.view.now.mono;
+                }
             }
         }
     }
@@ -41,6 +50,10 @@ impl Node {
         };
         let now = self.view.now.mono;
         self.view.memory.job_ended_at = now;
+        if let Some(wish) = &mut self.view.memory.wishes.reinitialize {
+            // The force was meant for the job that ran when it was asked for.
+            wish.force = false;
+        }
         // What was seen before the job says nothing about what is true after it.
         self.view.pg.sql = SqlView::NotAsked;
         self.again = true;
@@ -150,8 +163,12 @@ impl Node {
         let Some((_, checkpoint)) = self.tending.take_if(|(tending, _)| *tending == op) else {
             return;
         };
-        // The member key loses its flag only when pg_control shows the checkpoint: look soon.
-        self.again |= checkpoint;
+        // The member key loses its flag only when pg_control shows the checkpoint: look soon, but not without a pause,
+        // since it may have failed.
+        if let (true, Some(d)) = (checkpoint, &mut self.decision) {
+            let soon = self.view.now.mono.plus(decide::RACE_POLL);
+            d.wake_at = Some(d.wake_at.map_or(soon, |at| at.min(soon)));
+        }
     }
 
     // ---- operators ----
@@ -231,7 +248,10 @@ impl Node {
         if let (Some(text), false) = (self.busy(), force) {
             return Answer::Refused(text);
         }
-        self.view.memory.wishes.reinitialize = Some(Reinitialize { from_leader, force });
+        self.view.memory.wishes.reinitialize = Some(Reinitialize {
+            from_leader,
+            force: force && self.view.memory.job.is_some(),
+        });
         Answer::Done("reinitialize started".into())
     }
 
