@@ -23,7 +23,7 @@ use crate::driver::publish::{Tally, node_status};
 use crate::driver::store::{Store, namesake};
 use crate::driver::{Command, Driver, Ending, MAX_EVENTS, Parts};
 use crate::state_dir::StateDir;
-use crate::{clock, config_files, logging};
+use crate::{clock, config_files, logging, memory};
 
 /// Commands that may wait for the driver.
 const MAX_COMMANDS: usize = 256;
@@ -31,6 +31,8 @@ const MAX_COMMANDS: usize = 256;
 const START_BUDGET: Duration = Duration::from_secs(5);
 /// Pause between attempts to reach etcd at the start.
 const START_PAUSE: Duration = Duration::from_secs(2);
+/// When everything that runs only at the start has run.
+const SETTLED: Duration = Duration::from_secs(15);
 /// How long a namesake may take to answer.
 const NAMESAKE_LIMIT: Duration = Duration::from_secs(3);
 /// The agent's runtime needs no deep stacks.
@@ -175,6 +177,10 @@ async fn serve(path: Option<PathBuf>, config: LocalConfig) -> Result<Ending, Ref
         cached_config,
         node,
     })?;
+    tokio::spawn(async {
+        tokio::time::sleep(SETTLED).await;
+        memory::give_back_start_up_pages();
+    });
     let ending = driver.run().await?;
     if !ending.leave_running {
         fence.quit().await;

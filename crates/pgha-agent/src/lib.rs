@@ -12,6 +12,7 @@ pub mod error;
 pub mod fence;
 pub mod hook;
 pub mod logging;
+pub mod memory;
 pub mod pid1;
 pub mod state_dir;
 pub mod stderr_log;
