@@ -149,8 +149,6 @@ pub struct Memory {
     pub terminating: bool,
     /// The settings last read from etcd; kept while etcd is away.
     pub settings: Settings,
-    /// The fence killed PostgreSQL and nobody has started it since.
-    pub fenced_off: bool,
 }
 
 /// The lease of this node.

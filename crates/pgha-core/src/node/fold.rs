@@ -69,7 +69,6 @@ impl Node {
                 m.proof = None;
                 // A promotion or start under way may still act: its deadline, which has passed, stays until it ended.
                 m.maybe_writable = m.job.as_ref().is_some_and(|j| plan::makes_writable(&j.job));
-                m.fenced_off = true;
                 self.again = true;
             }
             Event::FenceLost => {
@@ -241,7 +240,6 @@ impl Node {
             m.maybe_writable = true;
             m.primary_down_since = None;
             m.failures.start = None;
-            m.fenced_off = false;
             if let (Some(control), Some(timeline)) = (pg.control(), pg.facts().and_then(|f| f.timeline()))
                 && control.checkpoint_timeline == timeline
             {
