@@ -10,11 +10,11 @@ use hyper::Method;
 use serde_json::{Value, json};
 
 use crate::agent::Agent;
-use crate::config::{NodeConfig, merge, render_yaml};
+use crate::config::{NodeConfig, merge};
 use crate::etcd::Etcd;
 use crate::haproxy::Haproxy;
 use crate::http;
-use crate::net::{AddressBlock, free_port};
+use crate::net::{AddressBlock, free_ports};
 use crate::node::Node;
 use crate::programs;
 use crate::scratch::Scratch;
@@ -203,8 +203,7 @@ impl Place {
     ) -> Result<Node> {
         let ip = block.host(self.host);
         let dir = scratch.dir(&self.name)?;
-        let postgres = free_port(ip, 5432)?;
-        let rest = free_port(ip, 8008)?;
+        let [postgres, rest] = free_ports(ip, [5432, 8008])?;
         let bin_dir = programs::postgres_bin()?;
         let config = NodeConfig {
             scope: &spec.scope,
@@ -216,14 +215,12 @@ impl Place {
             etcd,
             secrets,
         };
-        let mut value = config.value(&spec.dcs);
-        merge(&mut value, &spec.local);
-        let file = dir.join("pgha.yml");
-        scratch.write(&file, &render_yaml(&value))?;
-        Ok(Node {
+        let settings = config.value(&spec.dcs);
+        let mut node = Node {
             data_dir: dir.join("data"),
             log: dir.join("agent.log"),
-            config: file,
+            config: dir.join("pgha.yml"),
+            settings,
             postgres,
             rest,
             agent: spec.agent,
@@ -232,7 +229,9 @@ impl Place {
             process: None,
             name: self.name,
             dir,
-        })
+        };
+        node.configure(&spec.local)?;
+        Ok(node)
     }
 }
 

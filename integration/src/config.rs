@@ -55,6 +55,8 @@ impl NodeConfig<'_> {
                 "parameters": {
                     "unix_socket_directories": self.dir.display().to_string(),
                     "shared_buffers": "16MB",
+                    // In the data directory, so that it goes with it however the server ends.
+                    "dynamic_shared_memory_type": "mmap",
                     "logging_collector": "on",
                     "log_directory": path("log"),
                     "log_filename": "postgresql.log",

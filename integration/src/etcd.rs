@@ -12,7 +12,7 @@ use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
 use crate::http;
-use crate::net::{AddressBlock, free_port};
+use crate::net::{AddressBlock, free_ports};
 use crate::process::Process;
 use crate::programs;
 use crate::scratch::Scratch;
@@ -50,11 +50,12 @@ impl Etcd {
         for (host, number) in (FIRST_HOST..).zip(1..=count) {
             let name = format!("etcd{number}");
             let ip = block.host(host);
+            let [client, peer] = free_ports(ip, [2379, 2380])?;
             members.push(Member {
                 dir: scratch.dir(&name)?,
                 name,
-                client: free_port(ip, 2379)?,
-                peer: free_port(ip, 2380)?,
+                client,
+                peer,
                 process: None,
             });
         }

@@ -5,7 +5,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 
-use crate::net::{AddressBlock, free_port};
+use crate::net::{AddressBlock, free_ports};
 use crate::process::Process;
 use crate::programs;
 use crate::scratch::Scratch;
@@ -37,9 +37,7 @@ impl Haproxy {
         } else {
             block.host(HOST)
         };
-        let read_write = free_port(ip, 5000)?;
-        let read_only = free_port(ip, 5001)?;
-        let statistics = free_port(ip, 7000)?;
+        let [read_write, read_only, statistics] = free_ports(ip, [5000, 5001, 7000])?;
         let shipped = programs::repository().join("config/haproxy.cfg");
         let text = std::fs::read_to_string(&shipped).with_context(|| format!("cannot read {}", shipped.display()))?;
         let binds = [("*:5000", read_write), ("*:5001", read_only), ("*:7000", statistics)];

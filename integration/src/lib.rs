@@ -26,6 +26,7 @@ pub mod programs;
 pub mod rejoin;
 pub mod scratch;
 pub mod secrets;
+pub mod shared_memory;
 pub mod sql;
 pub mod user;
 pub mod wait;

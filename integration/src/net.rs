@@ -41,16 +41,41 @@ impl AddressBlock {
     }
 }
 
-/// `preferred` on this address if nothing listens there, else another free port.
-pub fn free_port(ip: Ipv4Addr, preferred: u16) -> Result<SocketAddrV4> {
-    std::iter::once(preferred)
-        .chain(OTHER_PORTS)
-        .map(|port| SocketAddrV4::new(ip, port))
-        .find(|addr| is_free(SocketAddr::V4(*addr)))
-        .with_context(|| format!("no free port on {ip}"))
+/// For each of `preferred` that port on this address if nothing listens there, else another free one, and no port twice.
+pub fn free_ports<const N: usize>(ip: Ipv4Addr, preferred: [u16; N]) -> Result<[SocketAddrV4; N]> {
+    // A port that was chosen is held until all are, so that it is not chosen again.
+    let mut held = Vec::with_capacity(N);
+    let mut chosen = [SocketAddrV4::new(ip, 0); N];
+    for (addr, preferred) in chosen.iter_mut().zip(preferred) {
+        let (port, listener) = std::iter::once(preferred)
+            .chain(OTHER_PORTS)
+            .find_map(|port| Some((port, TcpListener::bind((ip, port)).ok()?)))
+            .with_context(|| format!("no free port on {ip}"))?;
+        held.push(listener);
+        addr.set_port(port);
+    }
+    Ok(chosen)
 }
 
 /// Whether a server could listen there.
 pub fn is_free(addr: SocketAddr) -> bool {
     TcpListener::bind(addr).is_ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn taken_ports_are_replaced_by_different_ones() -> Result<()> {
+        let everywhere = [
+            TcpListener::bind((Ipv4Addr::UNSPECIFIED, 0))?,
+            TcpListener::bind((Ipv4Addr::UNSPECIFIED, 0))?,
+        ];
+        let [a, b] = [everywhere[0].local_addr()?.port(), everywhere[1].local_addr()?.port()];
+        let [first, second] = free_ports(Ipv4Addr::LOCALHOST, [a, b])?;
+        assert!(OTHER_PORTS.contains(&first.port()) && OTHER_PORTS.contains(&second.port()));
+        assert_ne!(first, second);
+        Ok(())
+    }
 }

@@ -12,6 +12,7 @@ use nix::unistd::Pid;
 use serde_json::Value;
 
 use crate::agent::Agent;
+use crate::config::{merge, render_yaml};
 use crate::http::{self, Answer};
 use crate::process::{self, Found, Process, Usage};
 use crate::scratch::Scratch;
@@ -32,6 +33,7 @@ pub struct Node {
     pub data_dir: PathBuf,
     /// The YAML file.
     pub config: PathBuf,
+    pub(crate) settings: Value,
     /// What the agent and PostgreSQL's start write.
     pub log: PathBuf,
     /// Where PostgreSQL listens.
@@ -56,6 +58,12 @@ pub struct Facts {
 }
 
 impl Node {
+    /// Merges into the YAML file, as RFC 7396 does it. A running agent learns of it by a reload.
+    pub fn configure(&mut self, patch: &Value) -> Result<()> {
+        merge(&mut self.settings, patch);
+        self.scratch.write(&self.config, &render_yaml(&self.settings))
+    }
+
     /// Starts the agent.
     pub fn start(&mut self) -> Result<()> {
         let command = self.agent.command(&self.scratch, &self.dir, &self.config)?;

@@ -1,6 +1,6 @@
 //! The scratch directory of a cluster, and the promise that nothing stays behind.
 //!
-//! Dropping it kills every process that belongs to it and removes it. If the harness itself is killed, a small shell
+//! Dropping it kills every process that belongs to it and removes it, and the shared memory too. If the harness itself is killed, a small shell
 //! script, waiting on a pipe that only the harness holds, does the same. The script has a process group of its own, so
 //! a ctrl-C at the terminal does not end it.
 
@@ -14,6 +14,7 @@ use anyhow::{Context, Result};
 
 use crate::process;
 use crate::programs;
+use crate::shared_memory;
 use crate::user::RunAs;
 
 /// Waits until its input ends, then kills what belongs to `$1` and removes it.
@@ -44,6 +45,12 @@ while [ $round -lt 20 ]; do
   [ $left = 0 ] && break
   round=$((round + 1))
   sleep 0.1
+done
+for f in "$dir"/*/data/postmaster.pid; do
+  segment=$(sed -n '7s/.* //p' "$f" 2>/dev/null)
+  while read -r _ id _ _ _ _ attached _; do
+    [ "$id" = "$segment" ] && [ "$attached" = 0 ] && ipcrm -m "$id"
+  done </proc/sysvipc/shm
 done
 rm -rf "$dir"
 "#;
@@ -148,7 +155,10 @@ impl Drop for Scratch {
         {
             eprintln!("the logs of {name} could not be kept: {error:#}");
         }
-        match process::kill_all(&self.path).and_then(|()| Ok(fs::remove_dir_all(&self.path)?)) {
+        let gone = process::kill_all(&self.path)
+            .and_then(|()| shared_memory::remove_segments(&self.path))
+            .and_then(|()| Ok(fs::remove_dir_all(&self.path)?));
+        match gone {
             Ok(()) => {
                 self.reaper.kill().ok();
             }

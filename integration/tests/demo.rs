@@ -1,6 +1,7 @@
 //! The demo keeps its promises: the script ends well, and nothing stays behind, however the demo ends.
 #![allow(clippy::unwrap_used, clippy::panic)]
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -62,6 +63,11 @@ async fn ends_without_a_trace(root: &Path, signal: Signal) -> Result<()> {
         belonging_to(&scratch).len() > 10,
         "etcd, HAProxy, three agents and three PostgreSQL run"
     );
+    let memory = shared_memory_of(&scratch);
+    ensure!(
+        memory.len() >= 3,
+        "three servers have shared memory with names, but only these were found: {memory:?}"
+    );
     kill(Pid::from_raw(i32::try_from(child.id())?), signal)?;
     let status = wait_for("the demo ends", END_LIMIT, async || child.try_wait().ok().flatten()).await?;
     ensure!(
@@ -72,7 +78,54 @@ async fn ends_without_a_trace(root: &Path, signal: Signal) -> Result<()> {
     wait_for("every process is gone and the directory too", END_LIMIT, async || {
         (belonging_to(&scratch).is_empty() && !scratch.exists()).then_some(())
     })
-    .await
+    .await?;
+    let left: Vec<_> = memory.into_iter().filter(SharedMemory::is_there).collect();
+    ensure!(left.is_empty(), "shared memory is left behind: {left:?}");
+    Ok(())
+}
+
+/// Shared memory with a name, which outlives its processes unless somebody removes it.
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum SharedMemory {
+    /// A file in /dev/shm.
+    Posix(PathBuf),
+    /// The number of a System V segment.
+    SystemV(String),
+}
+
+impl SharedMemory {
+    fn is_there(&self) -> bool {
+        match self {
+            SharedMemory::Posix(path) => path.exists(),
+            SharedMemory::SystemV(id) => std::fs::read_to_string("/proc/sysvipc/shm")
+                .unwrap()
+                .lines()
+                .any(|line| line.split_ascii_whitespace().nth(1) == Some(id)),
+        }
+    }
+}
+
+/// What the processes below `dir` have mapped, as the kernel tells: a System V segment shows its number as the inode.
+fn shared_memory_of(dir: &Path) -> BTreeSet<SharedMemory> {
+    belonging_to(dir)
+        .iter()
+        .filter_map(|process| std::fs::read_to_string(format!("/proc/{}/maps", process.pid)).ok())
+        .flat_map(|maps| {
+            maps.lines()
+                .filter_map(|line| {
+                    let fields: Vec<&str> = line.split_ascii_whitespace().collect();
+                    let (inode, name) = (fields.get(4)?, fields.get(5)?);
+                    if name.starts_with("/SYSV") {
+                        Some(SharedMemory::SystemV((*inode).to_owned()))
+                    } else if name.starts_with("/dev/shm/PostgreSQL.") {
+                        Some(SharedMemory::Posix(PathBuf::from(name)))
+                    } else {
+                        None
+                    }
+                })
+                .collect::<Vec<_>>()
+        })
+        .collect()
 }
 
 fn demo(root: &Path) -> Command {

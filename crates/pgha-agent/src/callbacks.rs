@@ -197,6 +197,11 @@ mod tests {
         format!("sh '{}'", path.display())
     }
 
+    /// Makes a file and ignores the arguments that every callback gets, which `touch` alone would take for names.
+    fn touch(file: &Path) -> String {
+        format!("sh -c \"touch '{}'\"", file.display())
+    }
+
     fn runner(commands: &[(Action, &str)]) -> CallbackRunner {
         CallbackRunner::new(
             "my cluster",
@@ -278,7 +283,7 @@ mod tests {
             dir.path(),
             &format!("touch '{d}/slow'; while [ ! -e '{d}/go' ]; do sleep 0.02; done; touch '{d}/end'"),
         );
-        let reload = format!("touch '{d}/reloaded'");
+        let reload = touch(&dir.path().join("reloaded"));
         let mut runner = runner(&[(Action::OnStart, &slow), (Action::OnReload, &reload)]);
         runner.call(Action::OnStart, "primary");
         until("the slow one runs", || dir.path().join("slow").exists()).await;
@@ -292,7 +297,7 @@ mod tests {
     #[tokio::test]
     async fn a_callback_that_cannot_start_or_fails_does_not_stop_the_next() {
         let dir = tempfile::tempdir().expect("a scratch directory");
-        let touch = format!("touch '{}/ran'", dir.path().display());
+        let touch = touch(&dir.path().join("ran"));
         let mut runner = runner(&[
             (Action::OnStart, "/nonexistent/program"),
             (Action::OnStop, "false"),

@@ -20,6 +20,7 @@ pub mod effect;
 pub mod event;
 pub mod history_time;
 pub mod job;
+pub mod known;
 pub mod node;
 pub mod peer;
 pub mod pg;

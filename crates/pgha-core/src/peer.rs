@@ -51,6 +51,9 @@ pub struct PeerStatus {
     pub in_recovery: Option<bool>,
     /// Primary: flush position. Standby: the larger of received and replayed.
     pub lsn: Option<Lsn>,
+    /// PostgreSQL accepts writes there, or may yet be made to under a proof that is still good (pgha's own field; false
+    /// when a peer does not tell).
+    pub may_write: bool,
     /// `watchdog_failed`.
     pub watchdog_failed: bool,
     /// Its tags.

@@ -13,7 +13,7 @@ use crate::job::{Job, StartRole};
 use crate::pg::{DataDir, Postmaster, PostmasterPhase, SqlFacts, SqlRole, SqlView};
 use crate::slots;
 use crate::units::{LeaseId, Lsn};
-use crate::view::View;
+use crate::view::{Proof, View};
 
 /// The fencing token of the leader key as read, on our lease.
 pub fn leader_guard(v: &View) -> Option<Guard> {
@@ -35,15 +35,36 @@ pub fn prove(v: &View) -> Option<Commit> {
 }
 
 /// Give the key up, with the release marker in the same transaction.
+///
+/// Guarded by `/status` as last written too: each proof rewrites it. A release whose answer was lost may arrive after the
+/// node went on and proved its leadership again; the marker would then tell everybody not to wait for a leader that is
+/// still writing.
 pub fn release(v: &View, optime: Option<Lsn>) -> Option<Commit> {
+    let mut guards = vec![leader_guard(v)?];
+    guards.extend(status_guard(v));
     Some(Commit {
         purpose: Purpose::ReleaseLeaderKey,
-        guards: vec![leader_guard(v)?],
+        guards,
         changes: vec![
             Change::Delete(Key::Leader),
             Change::PutStatus(status_value(v, optime, true)),
         ],
     })
+}
+
+/// `/status` is as this node last read or wrote it. Garbage has no revision to compare with here.
+fn status_guard(v: &View) -> Option<Guard> {
+    let c = v.cluster()?;
+    let key = c.leader.as_ref().map(|l| l.create_revision);
+    let since_read = |p: &Proof| p.revision > c.revision && Some(p.create_revision) == key;
+    if let Some(proof) = v.memory.proof.filter(since_read) {
+        return Some(Guard::Unchanged(Key::Status, proof.revision));
+    }
+    match &c.status {
+        Some(status) => Some(Guard::Unchanged(Key::Status, status.mod_revision)),
+        None if c.is_unreadable("status") => None,
+        None => Some(Guard::Absent(Key::Status)),
+    }
 }
 
 /// Take the key. Guarded by everything the decision relied on, so that whoever led in between makes it fail.
@@ -55,12 +76,7 @@ pub fn acquire(v: &View) -> Option<Commit> {
         name: v.me.name.clone(),
         lease,
     }];
-    match &c.status {
-        Some(status) => guards.push(Guard::Unchanged(Key::Status, status.mod_revision)),
-        // Garbage has no revision to compare with here; the first proof replaces it.
-        None if c.is_unreadable("status") => {}
-        None => guards.push(Guard::Absent(Key::Status)),
-    }
+    guards.extend(status_guard(v));
     changes.push(Change::PutStatus(status_value(v, None, false)));
     found_cluster(v, c, &mut guards, &mut changes);
     if let Some(wish) = c.failover.as_ref().filter(|w| w.scheduled_at.is_none()) {
@@ -101,13 +117,12 @@ fn found_cluster(v: &View, c: &ClusterView, guards: &mut Vec<Guard>, changes: &m
 }
 
 fn first_config(v: &View) -> String {
-    // A cluster being founded takes bootstrap.dcs; a lost /config is restored from the copy on disk.
-    let cached = if v.memory.bootstrap_claim.is_some() {
-        None
-    } else {
-        v.me.cached_config.clone()
-    };
-    cached.unwrap_or_else(|| v.me.bootstrap_config.clone())
+    // A cluster being founded takes bootstrap.dcs; a lost /config is restored as it was read last, else from the copy
+    // that the agent found on disk when it began.
+    let known = v.memory.known.config.clone().or_else(|| v.me.cached_config.clone());
+    known
+        .filter(|_| v.memory.bootstrap_claim.is_none())
+        .unwrap_or_else(|| v.me.bootstrap_config.clone())
 }
 
 /// Put our own key, found on an older lease, on the present one.
@@ -164,7 +179,7 @@ fn status_value(v: &View, optime: Option<Lsn>, released: bool) -> StatusValue {
         .or(handed)
         .or_else(|| running.and_then(SqlFacts::lsn))
         .or_else(|| last.map(|s| s.optime))
-        .unwrap_or_default();
+        .unwrap_or(v.memory.known.optime);
     let slots = match running {
         Some(facts) => published_slots(v, facts, optime),
         None => last.map(|s| s.slots.clone()).unwrap_or_default(),
@@ -173,6 +188,9 @@ fn status_value(v: &View, optime: Option<Lsn>, released: bool) -> StatusValue {
         (Some(facts), Some(c)) => retained_slots(v, c, facts),
         (Some(_), None) | (None, _) => last.map(|s| s.retain_slots.clone()).unwrap_or_default(),
     };
+    // Patroni's list names the leader's own slot, too, which nobody has to keep for us.
+    let own = slots::slot_name(&v.me.name);
+    let retain_slots = retain_slots.into_iter().filter(|name| *name != own).collect();
     StatusValue {
         optime,
         slots,
@@ -197,12 +215,8 @@ fn published_slots(v: &View, facts: &SqlFacts, optime: Lsn) -> BTreeMap<String, 
 
 fn retained_slots(v: &View, c: &ClusterView, facts: &SqlFacts) -> Vec<String> {
     let wanted = slots::wanted_slots(&v.me.name, c);
-    facts
-        .slots
-        .iter()
-        .filter(|(name, s)| !s.logical && !s.temporary && !wanted.contains(name))
-        .map(|(name, _)| name.clone())
-        .collect()
+    let ttl = v.settings().member_slots_ttl;
+    slots::retained(&v.memory.slot_last_wanted, &wanted, facts, ttl, v.now.mono)
 }
 
 /// Commits that keep etcd true, after the decision. Each is planned anew in each cycle, so none needs a retry.
@@ -440,7 +454,7 @@ pub fn member_role(v: &View) -> MemberRole {
     }
 }
 
-/// The role a job gives PostgreSQL, for callbacks.
+/// The role a job gives PostgreSQL, for callbacks; `None` when it gives it none.
 pub fn role_after(job: &Job) -> Option<CallbackRole> {
     match job {
         Job::Promote => Some(CallbackRole::Primary),
@@ -459,20 +473,9 @@ pub fn role_after(job: &Job) -> Option<CallbackRole> {
     }
 }
 
-/// Does this job make PostgreSQL accept writes?
+/// Does this job make PostgreSQL accept writes? Those that give it the role of primary do, and no other.
 pub fn makes_writable(job: &Job) -> bool {
-    match job {
-        Job::Promote => true,
-        Job::Start { role, .. } | Job::Restart { role, .. } => matches!(role, StartRole::Primary),
-        Job::Bootstrap
-        | Job::Clone { .. }
-        | Job::Stop { .. }
-        | Job::Follow { .. }
-        | Job::CheckDivergence { .. }
-        | Job::CrashRecovery
-        | Job::Rewind { .. }
-        | Job::DiscardDataDir { .. } => false,
-    }
+    role_after(job) == Some(CallbackRole::Primary)
 }
 
 /// Patroni's words for a job, as its REST answers use them.

@@ -3,11 +3,15 @@
 use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
+use core::time::Duration;
 
 use crate::cluster::ClusterView;
 use crate::peer::{PeerStatus, PeerView};
 use crate::units::{Lsn, MemberName, Timeline};
 use crate::view::View;
+
+/// Most time for asking all peers together.
+pub(crate) const PEER_BUDGET: Duration = Duration::from_secs(2);
 
 /// Why this node must leave the race to others.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -28,6 +32,46 @@ pub fn askable(view: &View, cluster: &ClusterView) -> Vec<MemberName> {
         .filter(|(name, member)| **name != view.me.name && member.api_url.is_some())
         .map(|(name, _)| name.clone())
         .collect()
+}
+
+/// The members that have an address, and everybody who was one when somebody last led.
+pub fn askable_or_known(view: &View, cluster: &ClusterView) -> Vec<MemberName> {
+    let mut names = askable(view, cluster);
+    for (name, url) in &view.memory.known.members {
+        if url.is_some() && !names.contains(name) {
+            names.push(name.clone());
+        }
+    }
+    names.sort();
+    names
+}
+
+/// Where a member is asked: by its key, or by what is remembered of it.
+pub fn address(view: &View, name: &MemberName) -> Option<String> {
+    let member = view.last_cluster().and_then(|c| c.members.get(name));
+    member
+        .and_then(|m| m.api_url.clone())
+        .or_else(|| view.memory.known.members.get(name)?.clone())
+}
+
+/// Everybody who answered in this cycle.
+pub fn answers(view: &View) -> impl Iterator<Item = (&MemberName, &PeerStatus)> {
+    view.peers.keys().filter_map(|name| Some((name, answer(view, name)?)))
+}
+
+/// A peer that says it accepts writes.
+pub fn living_primary(view: &View) -> Option<&MemberName> {
+    answers(view)
+        .find(|(_, peer)| peer.in_recovery == Some(false))
+        .map(|(name, _)| name)
+}
+
+/// An operator asked, by name, that this node take over from whoever led.
+pub fn is_manual_failover_to_me(view: &View, cluster: &ClusterView) -> bool {
+    cluster
+        .failover
+        .as_ref()
+        .is_some_and(|f| !f.is_switchover() && f.scheduled_at.is_none() && f.candidate.as_ref() == Some(&view.me.name))
 }
 
 /// The status of a peer that answered in this cycle.
@@ -67,18 +111,17 @@ pub fn healthiest(
         }
     }
     let my_priority = view.me.tags.effective_failover_priority();
-    for name in askable(view, cluster) {
-        let Some(peer) = answer(view, &name) else { continue };
+    for (name, peer) in answers(view) {
         if peer.in_recovery == Some(false) {
-            return Err(NotHealthiest::PrimaryAlive(name));
+            return Err(NotHealthiest::PrimaryAlive(name.clone()));
         }
-        if Some(&name) == ignore || !peer.tags.may_lead() || peer.watchdog_failed || peer.in_recovery.is_none() {
+        if Some(name) == ignore || !peer.tags.may_lead() || peer.watchdog_failed || peer.in_recovery.is_none() {
             continue;
         }
-        if !in_sync_set(view, cluster, &name) {
+        if !in_sync_set(view, cluster, name) {
             continue;
         }
-        compare(my_timeline, my_lsn, my_priority, &name, peer)?;
+        compare(my_timeline, my_lsn, my_priority, name, peer)?;
     }
     Ok(())
 }

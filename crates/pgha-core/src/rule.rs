@@ -81,7 +81,8 @@ rules! {
     BootstrapCancel = 440,
     /// Somebody else bootstraps.
     BootstrapWait = 450,
-    /// This node has no bootstrap section, or nofailover: it waits for a cluster to exist.
+    /// This node has no bootstrap section, or nofailover, or not the watchdog that it needs to lead: it waits for a cluster to
+    /// exist.
     BootstrapNotAllowed = 460,
 
     /// The data directory is empty and there is a leader: copy from it, or from a member with clonefrom.
@@ -110,8 +111,14 @@ rules! {
     /// The same in maintenance mode: our leader key is released, nothing else is touched.
     SystemIdMismatchPaused = 610,
     /// There is no /initialize and PostgreSQL is a standby: it waits for the primary to restore the key. A standby
-    /// that restored it after etcd was wiped could start a second cluster.
+    /// that restored it after etcd was wiped could start a second cluster. One that is down is started first (782).
     SystemIdUnknownStandby = 620,
+    /// etcd came back empty and everybody is a standby, the old leader included. This node knows the cluster from before:
+    /// everybody it remembers is asked, since etcd can no longer tell who may be ahead.
+    ScopeLostAskMembers = 630,
+    /// The same, but somebody who may be ahead is silent, or this node has less than the last leader had: promoting it
+    /// could lose what was acknowledged. A person decides, by a failover to a named candidate.
+    ScopeLostUnproven = 640,
 
     /// PostgreSQL is down under our lock: before it is started, leadership is proven.
     DownHoldLeaderKey = 700,
@@ -176,6 +183,9 @@ rules! {
     RaceAcquire = 840,
     /// Somebody else was faster.
     RaceLost = 845,
+    /// Something that is no name stands in the leader key, so it cannot be taken, however often it is tried: a person has
+    /// to remove it.
+    RaceKeyUnreadable = 848,
     /// We just handed leadership over: the others go first.
     RaceSteppedDown = 850,
     /// PostgreSQL does not answer, so we cannot tell whether we are fit to lead.

@@ -4,6 +4,7 @@ use alloc::collections::BTreeMap;
 use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
+use core::time::Duration;
 
 use crate::cluster::ClusterView;
 use crate::effect::Tend;
@@ -13,6 +14,8 @@ use crate::units::{Lsn, MemberName, Mono};
 
 /// PostgreSQL's limit for a slot name, in bytes.
 const SLOT_NAME_MAX: usize = 63;
+/// Most slots of absent members that are taken over from `/status`.
+const MAX_REMEMBERED_SLOTS: usize = 256;
 
 /// Patroni's translation of a member name into a slot name.
 pub fn slot_name(member: &MemberName) -> String {
@@ -77,6 +80,50 @@ pub fn plan_slots(
         }
     }
     plan
+}
+
+/// Notes which slots are wanted now, and forgets those that are neither wanted, nor retained, nor here. What `/status` keeps for absent members counts as wanted from the moment it is first
+/// read: neither a restarted agent nor a new leader knows how long they have been away.
+pub fn note_wanted(
+    last_wanted: &mut BTreeMap<String, Mono>,
+    me: &MemberName,
+    cluster: &ClusterView,
+    facts: Option<&SqlFacts>,
+    now: Mono,
+) {
+    let own = slot_name(me);
+    let retained: Vec<String> = match &cluster.status {
+        Some(status) => status.retain_slots.iter().filter(|n| **n != own).cloned().collect(),
+        None => Vec::new(),
+    };
+    let wanted = wanted_slots(me, cluster);
+    if let Some(facts) = facts {
+        last_wanted
+            .retain(|name, _| facts.slots.contains_key(name) || wanted.contains(name) || retained.contains(name));
+    }
+    for name in retained {
+        if last_wanted.len() < MAX_REMEMBERED_SLOTS {
+            last_wanted.entry(name).or_insert(now);
+        }
+    }
+    last_wanted.extend(wanted.into_iter().map(|name| (name, now)));
+}
+
+/// The slots that the leader keeps for absent members: it has them, they were wanted once, and their time is not up.
+/// Physical slots that no member ever had are somebody else's and not listed, or they would be dropped one day.
+pub fn retained(
+    last_wanted: &BTreeMap<String, Mono>,
+    wanted: &[String],
+    facts: &SqlFacts,
+    ttl: Duration,
+    now: Mono,
+) -> Vec<String> {
+    last_wanted
+        .iter()
+        .filter(|(name, at)| now.since(**at) < ttl && !wanted.contains(name))
+        .filter(|(name, _)| facts.slots.get(*name).is_some_and(|s| !s.logical && !s.temporary))
+        .map(|(name, _)| name.clone())
+        .collect()
 }
 
 /// Names of the slots of all other members that can stream.

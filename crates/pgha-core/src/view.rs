@@ -8,6 +8,7 @@ use crate::cluster::{ClusterView, DcsView};
 use crate::effect::FenceOrder;
 use crate::event::OpId;
 use crate::job::{DivergenceFacts, Job, JobFailure};
+use crate::known::KnownCluster;
 use crate::peer::PeerView;
 use crate::pg::PgView;
 use crate::request::{RequestId, RestartRequest};
@@ -130,6 +131,10 @@ pub struct Memory {
     pub job_ended_at: Mono,
     /// Since when there has been neither `/initialize` nor a leader.
     pub scope_empty_since: Option<Mono>,
+    /// The cluster as it was while somebody led.
+    pub known: KnownCluster,
+    /// When etcd answered with a lower revision than before: it was restored from a snapshot or replaced.
+    pub store_replaced_at: Option<Mono>,
     /// Create revision of the leader key seen last; a new one makes earlier checks of divergence void.
     pub leader_seen: Option<Revision>,
     /// Mod revision of the `/config` that was applied last.
@@ -143,7 +148,8 @@ pub struct Memory {
     /// Highest timeline seen from SQL since the data directory was last copied, rewound or started. pg_control lags
     /// behind by up to a restartpoint when there is no wal receiver.
     pub timeline_floor: Option<Timeline>,
-    /// Slots of absent members: when each was last wanted.
+    /// Slots of members, present and absent: when each was last wanted. Those of `/status` that this node does not know
+    /// begin anew when they are first read.
     pub slot_last_wanted: BTreeMap<String, Mono>,
     /// SIGTERM was received.
     pub terminating: bool,
@@ -394,6 +400,24 @@ impl View {
     /// The proof of leadership, if its deadline is still ahead.
     pub fn live_proof(&self) -> Option<Proof> {
         self.memory.proof.filter(|p| self.now.mono < p.deadline)
+    }
+    /// The same, of the very leader key that was read: what is made writable needs this one. The proof of a key that was
+    /// lost and taken again still bounds what runs, and allows nothing new.
+    pub fn live_proof_of_key(&self) -> Option<Proof> {
+        let key = self.cluster()?.leader.as_ref()?.create_revision;
+        self.live_proof().filter(|p| p.create_revision == key)
+    }
+    /// The ttl in force, or a larger one that a leader may still count on (R10).
+    pub fn longest_ttl(&self) -> core::time::Duration {
+        let longer = self.memory.longer_ttl.filter(|(_, until)| self.now.mono < *until);
+        let ttl = self.settings().ttl;
+        longer.map_or(ttl, |(longer, _)| longer.max(ttl))
+    }
+    /// Does PostgreSQL accept writes here, or may it yet be made to, without another look at etcd? A proof of a key that
+    /// was seen to be gone makes nothing writable.
+    pub fn may_write(&self) -> bool {
+        let key_is_gone = self.cluster().is_some() && !self.holds_leader_key();
+        self.memory.maybe_writable || (self.live_proof().is_some() && !key_is_gone)
     }
     /// Until when this node may call itself the leader: by proof, or without limit in maintenance mode.
     pub fn leads_until(&self) -> Option<LeadsUntil> {

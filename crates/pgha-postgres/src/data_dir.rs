@@ -19,7 +19,7 @@ use crate::unfinished::UnfinishedMarker;
 /// Modes that PostgreSQL starts with.
 const GOOD_MODES: [u32; 2] = [0o700, 0o750];
 
-/// Classifies the data directory. While a server runs in it (`in_use`), a wrong mode is only warned of: PostgreSQL
+/// Classifies the data directory. While a server runs in it (`in_use`), a wrong mode is only a [`concern`]: PostgreSQL
 /// itself looks at the mode when it starts and lives with it afterwards.
 pub(crate) fn classify(spec: &InstanceSpec, in_use: bool) -> DataDir {
     match look(spec, in_use) {
@@ -62,11 +62,8 @@ fn look(spec: &InstanceSpec, in_use: bool) -> Result<DataDir, Error> {
             });
         }
     }
-    if let Some(reason) = bad_owner_or_mode(dir, &meta) {
-        if !in_use {
-            return Ok(DataDir::Inaccessible { reason });
-        }
-        tracing::warn!(reason, "PostgreSQL will not start again like this");
+    if let Some(reason) = bad_owner_or_mode(dir, &meta).filter(|_| !in_use) {
+        return Ok(DataDir::Inaccessible { reason });
     }
     match read_control(dir) {
         Ok(file) => {
@@ -76,6 +73,12 @@ fn look(spec: &InstanceSpec, in_use: bool) -> Result<DataDir, Error> {
         Err(e @ Error::Io { .. }) => Err(e),
         Err(e) => Ok(DataDir::Foreign { reason: e.chain() }),
     }
+}
+
+/// Why the server that runs in the data directory could not be started again.
+pub(crate) fn concern(spec: &InstanceSpec) -> Option<String> {
+    let meta = fs::metadata(&spec.data_dir).ok()?;
+    bad_owner_or_mode(&spec.data_dir, &meta)
 }
 
 fn absent(spec: &InstanceSpec) -> Result<DataDir, Error> {

@@ -15,7 +15,7 @@ use tokio::time::timeout;
 use crate::clock::boot_now;
 use crate::config_files::{self, ConfigTexts};
 use crate::control::{ControlFile, read_control};
-use crate::data_dir::classify;
+use crate::data_dir::{classify, concern};
 use crate::error::Error;
 use crate::history::{HistoryFile, read_history};
 use crate::pg_bin::PgBin;
@@ -32,7 +32,7 @@ use crate::wal::{ShutdownCheckpoint, shutdown_checkpoint};
 const DISK_SHARE: u32 = 2;
 
 /// What one look at disk and `/proc` found.
-type Look = (DataDir, Found);
+type Look = (DataDir, Option<String>, Found);
 
 /// One PostgreSQL instance.
 pub struct Instance {
@@ -47,6 +47,8 @@ pub struct Instance {
 struct Disk {
     pending: Option<JoinHandle<Look>>,
     last_server: Option<ProcessId>,
+    /// What was warned of last.
+    concern: Option<String>,
 }
 
 impl Instance {
@@ -119,15 +121,22 @@ impl Instance {
             let (spec, program) = (self.spec.clone(), self.server_program());
             let work = tokio::task::spawn_blocking(move || {
                 let found = find_postmaster(&spec.data_dir, &program);
-                (classify(&spec, found.process().is_some()), found)
+                let concern = found.process().and_then(|_| concern(&spec));
+                (classify(&spec, found.process().is_some()), concern, found)
             });
             let looked = disk.pending.insert(work).await;
             disk.pending = None;
             looked
         };
         let reason = match timeout(limit, fresh).await {
-            Ok(Ok((data_dir, found))) => {
+            Ok(Ok((data_dir, concern, found))) => {
                 disk.last_server = found.process();
+                if concern != disk.concern {
+                    if let Some(reason) = &concern {
+                        tracing::warn!("PostgreSQL will not start again like this: {reason}");
+                    }
+                    disk.concern = concern;
+                }
                 return (data_dir, found.fact());
             }
             Ok(Err(e)) => format!("looking at the data directory failed: {e}"),

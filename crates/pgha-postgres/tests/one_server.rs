@@ -8,7 +8,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
-use common::{BIN, LIMIT, Node, SUPER_PASSWORD, boot_time};
+use common::{LIMIT, Node, SUPER_PASSWORD, bin, boot_time};
 use pgha_core::pg::{
     ControlData, ControlState, DataDir, Postmaster, PostmasterPhase, SqlRole, SqlView, UnfinishedWork,
 };
@@ -20,7 +20,7 @@ use pgha_postgres::{
 
 /// The value of a line of pg_controldata.
 fn controldata(dir: &Path, key: &str) -> String {
-    let out = Command::new(format!("{BIN}/pg_controldata"))
+    let out = Command::new(format!("{}/pg_controldata", bin()))
         .arg(dir)
         .env("LC_ALL", "C")
         .output()
@@ -100,8 +100,14 @@ fn same_as_pg_controldata(dir: &Path) -> ControlData {
     );
     assert_eq!(u64::from(file.wal_block_size), number("WAL block size"));
     assert_eq!(u64::from(file.wal_segment_size), number("Bytes per WAL segment"));
-    assert_eq!(c.major_version, 15);
+    assert_eq!(c.major_version, major(dir));
     c
+}
+
+/// The major version that initdb noted.
+fn major(dir: &Path) -> u32 {
+    let text = std::fs::read_to_string(dir.join("PG_VERSION")).unwrap();
+    text.trim().parse().unwrap()
 }
 
 /// A stop signal takes effect when the process is next scheduled.
@@ -157,7 +163,7 @@ async fn pg_control_is_read_as_pg_controldata_reads_it_in_every_state_of_a_serve
 
     // Where the checkpoint record ends, pg_waldump finds no further record.
     let end = a.instance.shutdown_checkpoint().await.unwrap().unwrap();
-    let out = Command::new(format!("{BIN}/pg_waldump"))
+    let out = Command::new(format!("{}/pg_waldump", bin()))
         .args([
             "-p",
             &a.data().join("pg_wal").display().to_string(),
@@ -209,7 +215,10 @@ async fn a_bootstrap_is_unfinished_until_somebody_says_it_is_done() {
     let script = a.root.path().join("script");
     std::fs::write(
         &script,
-        "#!/bin/sh\nexec /usr/lib/postgresql/15/bin/psql -X \"$2\" -c \"CREATE TABLE made AS SELECT '$1'\"\n",
+        format!(
+            "#!/bin/sh\nexec {}/psql -X \"$2\" -c \"CREATE TABLE made AS SELECT '$1'\"\n",
+            bin()
+        ),
     )
     .unwrap();
     std::fs::set_permissions(&script, std::fs::Permissions::from_mode(0o755)).unwrap();
@@ -397,7 +406,7 @@ async fn the_settings_the_backends_and_what_waits_for_a_restart_are_seen() {
     let settings = a.instance.settings(LIMIT).await.unwrap();
     assert!(settings["max_connections"].pending_restart);
     assert_eq!(settings["cluster_name"].source, "command line");
-    assert_eq!(a.instance.bin().version().await.unwrap().major, 15);
+    assert_eq!(a.instance.bin().version().await.unwrap().major, major(&a.data()));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

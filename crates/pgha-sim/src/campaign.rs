@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::etcd::Time;
+use crate::plan::Plan;
 use crate::world::{SEC, World};
 
 /// Events in one seed before it is called a livelock.
@@ -26,14 +27,21 @@ pub struct Outcome {
     pub trace: Vec<String>,
 }
 
-/// Runs one seed: faults with safety checked after every event, then calm and a demand for progress.
+/// Runs the plan of one seed.
 pub fn run_seed(seed: u64, with_trace: bool) -> Outcome {
-    let mut world = World::new(seed, with_trace);
-    world.plan_faults();
-    let fault_end = world.settings.fault_seconds * SEC;
-    let end = fault_end + crate::world::nanos(world.settings.calm());
+    run_plan(Plan::draw(seed), with_trace)
+}
+
+/// Runs a plan: faults with safety checked after every event, then calm and a demand for progress.
+pub fn run_plan(plan: Plan, with_trace: bool) -> Outcome {
+    let seed = plan.seed;
+    let mut world = World::new(plan, with_trace);
+    let fault_end = world.plan.settings.fault_seconds * SEC;
+    let end = fault_end + crate::world::nanos(world.plan.settings.calm());
+    // Whoever may found an emptied scope by itself has done so by then; there is time left to do it by order.
+    let help = fault_end + (2 * world.plan.settings.ttl + 30) * SEC;
     let mut events = 0;
-    for until in [fault_end, end] {
+    for until in [fault_end, help, end] {
         while world.step(until).is_some() {
             world.check();
             events += 1;
@@ -44,6 +52,10 @@ pub fn run_seed(seed: u64, with_trace: bool) -> Outcome {
         if until == fault_end {
             world.now = fault_end;
             world.heal();
+        }
+        if until == help {
+            world.now = help;
+            world.help();
         }
     }
     if events > MAX_EVENTS {

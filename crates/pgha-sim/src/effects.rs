@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use pgha_core::cluster::MemberState;
 use pgha_core::commit::CommitOutcome;
-use pgha_core::effect::{Effect, FenceOrder, Tend};
+use pgha_core::effect::{Effect, Tend};
 use pgha_core::event::{Event, KeepAnswer, OpId};
 use pgha_core::peer::{PeerStatus, PeerView};
 use pgha_core::pg::SqlRole;
@@ -17,7 +17,7 @@ use pgha_wire::kv::Txn;
 
 use crate::etcd::Time;
 use crate::postgres::Server;
-use crate::world::{BASE, Happening, MS, SEC, World, nanos};
+use crate::world::{BASE, Happening, MS, SEC, SUPERVISOR, World, nanos};
 
 impl World {
     pub(crate) fn later(&mut self, i: usize, epoch: u64, after: Time, event: Event) {
@@ -69,10 +69,7 @@ impl World {
                 let node = &mut self.nodes[i];
                 node.fence = Some(order);
                 node.fired = false;
-                if let FenceOrder::Until(at) = order {
-                    let when = at.0.saturating_sub(node.boot_offset).max(self.now);
-                    self.at(when, Happening::Fence { node: i });
-                }
+                self.set_fence_alarm(i);
             }
             Effect::StartJob { op, job } => self.start_job(i, op, job),
             Effect::CancelJob { op } => {
@@ -93,15 +90,11 @@ impl World {
                 code, leave_running, ..
             } => {
                 self.count(format!("exit {code}"));
-                let node = &mut self.nodes[i];
-                node.agent = None;
-                node.epoch += 1;
+                self.end_agent(i);
                 if !leave_running {
-                    node.fence = None;
+                    self.nodes[i].fence = None;
                 }
-                // A supervisor starts it again after a while.
-                let end = self.now + 5 * SEC;
-                self.plan_recovery(i, end);
+                self.at(self.now + SUPERVISOR, Happening::Supervise { node: i });
             }
         }
     }
@@ -116,7 +109,7 @@ impl World {
         sent_at: Mono,
     ) {
         let name = self.nodes[i].name.clone();
-        let spec = self.settings.node_spec(&name);
+        let spec = self.plan.settings.node_spec(&name);
         let me = MemberIdentity {
             name: &name,
             conn_url: &spec.conn_url,
@@ -137,7 +130,7 @@ impl World {
         let there = self.latency();
         let fate = self.network.range(0, 999);
         let hears = self.hears_etcd(i);
-        if hears && fate >= self.settings.lost_reply_per_mille + self.settings.delayed_per_mille {
+        if hears && fate >= self.plan.settings.lost_reply_per_mille + self.plan.settings.delayed_per_mille {
             let reply = Some(self.latency());
             return self.at(
                 self.now + there,
@@ -152,7 +145,7 @@ impl World {
             );
         }
         // The answer is lost, or the request itself is applied only after the node has given up.
-        let delayed = fate < self.settings.delayed_per_mille;
+        let delayed = fate < self.plan.settings.delayed_per_mille;
         self.count(if delayed {
             "write applied after its time-out"
         } else {
@@ -178,7 +171,7 @@ impl World {
     }
 
     pub(crate) fn apply(&mut self, i: usize, epoch: u64, op: OpId, txn: &Txn, sent_at: Mono, reply: Option<Time>) {
-        if self.etcd_down {
+        if self.etcd_is_down() {
             if reply.is_some() {
                 self.later(
                     i,
@@ -206,12 +199,12 @@ impl World {
     fn keep_lease(&mut self, i: usize, epoch: u64, op: OpId, lease: LeaseId, budget: Duration, sent_at: Mono) {
         let reached = self.reaches_etcd(i);
         let alive = reached && self.etcd.keep(self.now, lease);
-        let heard = reached && self.hears_etcd(i) && !self.network.chance(self.settings.lost_reply_per_mille);
+        let heard = reached && self.hears_etcd(i) && !self.network.chance(self.plan.settings.lost_reply_per_mille);
         let answer = match (heard, alive) {
             (false, _) => KeepAnswer::Unknown,
             (true, true) => KeepAnswer::Alive,
             // etcd issue 20590: success for a lease that was revoked.
-            (true, false) if self.network.chance(self.settings.false_keepalive_per_mille) => {
+            (true, false) if self.network.chance(self.plan.settings.false_keepalive_per_mille) => {
                 self.count("keepalive success on a revoked lease");
                 KeepAnswer::Alive
             }
@@ -237,11 +230,12 @@ impl World {
     }
 
     fn peer_status(&self, from: usize, name: &MemberName) -> Option<PeerStatus> {
-        let peer = self.nodes.iter().find(|n| n.name == *name)?;
-        let agent = peer.agent.as_ref()?;
-        if peer.stopped.is_some() || peer.cut_from_peers || self.nodes[from].cut_from_peers {
+        let at = self.nodes.iter().position(|n| n.name == *name)?;
+        let peer = &self.nodes[at];
+        if !peer.agent_runs() || !self.talk(from, at) {
             return None;
         }
+        let agent = peer.agent.as_ref()?;
         let view = agent.view();
         let pg = peer.pg.observe(Mono(0));
         let facts = pg.facts();
@@ -258,6 +252,7 @@ impl World {
             timeline: facts.and_then(|f| f.timeline()),
             in_recovery: facts.map(|f| matches!(f.role, SqlRole::Standby(_))),
             lsn: facts.and_then(|f| f.lsn()),
+            may_write: view.may_write(),
             watchdog_failed: false,
             tags: view.me.tags.clone(),
         })

@@ -168,6 +168,13 @@ impl SimEtcd {
         deleted
     }
 
+    /// All keys and leases are lost. The revision goes on, since the oracles look writes up by it.
+    pub fn empty(&mut self) {
+        self.revision += 1;
+        self.keys.clear();
+        self.leases.clear();
+    }
+
     /// Store revision.
     pub fn revision(&self) -> i64 {
         self.revision

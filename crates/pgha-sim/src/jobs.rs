@@ -101,7 +101,8 @@ impl World {
     /// The daemon died: what its children do without it. The effect of a job may still happen, the report never does.
     pub(crate) fn orphan_job(&mut self, i: usize) {
         let Some(job) = &self.nodes[i].job else { return };
-        let goes_on = matches!(job.job, Job::Promote | Job::Stop { .. } | Job::Start { .. }) && self.faults.chance(500);
+        let goes_on =
+            matches!(job.job, Job::Promote | Job::Stop { .. } | Job::Start { .. }) && self.postgres.chance(500);
         if goes_on {
             self.count("job goes on without its daemon");
         } else {
@@ -173,11 +174,9 @@ impl World {
 
     /// The data of a running server that can be reached from `i`.
     fn source(&self, i: usize, source: &Upstream) -> Option<(Data, bool)> {
-        let from = self.nodes.iter().find(|n| n.name == source.name)?;
-        if from.cut_from_peers
-            || self.nodes[i].cut_from_peers
-            || matches!(from.pg.server, Server::Down | Server::Starting)
-        {
+        let at = self.nodes.iter().position(|n| n.name == source.name)?;
+        let from = &self.nodes[at];
+        if !self.talk(i, at) || matches!(from.pg.server, Server::Down | Server::Starting) {
             return None;
         }
         Some((from.pg.data()?.clone(), from.pg.is_writable()))
@@ -372,7 +371,7 @@ impl World {
     /// Standbys receive WAL, clients write to whoever accepts it.
     pub(crate) fn replicate(&mut self) {
         for i in 0..self.nodes.len() {
-            if self.nodes[i].pg.is_writable()
+            if self.nodes[i].accepts_writes()
                 && !self.nodes[i].pg.mute
                 && let Some(data) = self.nodes[i].pg.data_mut()
             {

@@ -6,11 +6,15 @@
 )]
 
 pub mod campaign;
+mod clock;
+mod daemon;
 mod effects;
 pub mod etcd;
-mod faults;
+pub mod faults;
 mod jobs;
-mod oracles;
+pub mod network;
+pub mod oracles;
+pub mod plan;
 pub mod postgres;
 pub mod rng;
 pub mod settings;

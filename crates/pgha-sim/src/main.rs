@@ -1,11 +1,13 @@
 //! `pgha-sim`: runs and replays seeds.
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Instant;
 
 use clap::{Parser, Subcommand};
 use pgha_core::rule::Rule;
-use pgha_sim::campaign::{run, run_seed};
+use pgha_sim::campaign::{run, run_plan};
+use pgha_sim::plan::Plan;
 
 /// What every campaign must have reached; a campaign that never got there shows nothing.
 const MUST_REACH: &[&str] = &[
@@ -15,9 +17,11 @@ const MUST_REACH: &[&str] = &[
     "write applied, answer lost",
     "write applied after its time-out",
     "lease revoked early",
-    "agent killed alone",
+    "agent killed",
     "agent stopped",
     "switchover asked for",
+    "etcd emptied",
+    "rule 630 ScopeLostAskMembers",
 ];
 
 #[derive(Parser)]
@@ -41,15 +45,39 @@ enum Command {
         #[arg(long)]
         coverage: bool,
     },
-    /// Run one seed again.
+    /// Run one seed or one scenario file again.
     Replay {
-        /// The seed.
-        #[arg(long)]
-        seed: u64,
+        #[command(flatten)]
+        source: Source,
         /// Print what happened.
         #[arg(long)]
         trace: bool,
     },
+}
+
+/// Where a plan comes from.
+#[derive(clap::Args)]
+#[group(required = true, multiple = false)]
+struct Source {
+    /// Draw the plan from this seed.
+    #[arg(long)]
+    seed: Option<u64>,
+    /// Read the plan from this scenario file.
+    #[arg(long)]
+    file: Option<PathBuf>,
+}
+
+impl Source {
+    fn plan(&self) -> Result<Plan, String> {
+        match (&self.file, self.seed) {
+            (Some(path), _) => {
+                let told = |e: &dyn std::fmt::Display| format!("{}: {e}", path.display());
+                let text = std::fs::read_to_string(path).map_err(|e| told(&e))?;
+                Plan::parse(&text).map_err(|e| told(&e))
+            }
+            (None, seed) => Ok(Plan::draw(seed.unwrap_or(0))),
+        }
+    }
 }
 
 fn parse_range(text: &str) -> Result<(u64, u64), String> {
@@ -66,7 +94,13 @@ fn parse_range(text: &str) -> Result<(u64, u64), String> {
 fn main() -> ExitCode {
     match Cli::parse().command {
         Command::Run { seeds, jobs, coverage } => run_campaign(seeds, jobs, coverage),
-        Command::Replay { seed, trace } => replay(seed, trace),
+        Command::Replay { source, trace } => match source.plan() {
+            Ok(plan) => replay(&plan, trace),
+            Err(e) => {
+                eprintln!("pgha-sim: {e}");
+                ExitCode::from(2)
+            }
+        },
     }
 }
 
@@ -112,19 +146,20 @@ fn run_campaign((from, to): (u64, u64), jobs: usize, coverage: bool) -> ExitCode
     if ok { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-fn replay(seed: u64, trace: bool) -> ExitCode {
-    let first = run_seed(seed, trace);
-    let second = run_seed(seed, false);
+fn replay(plan: &Plan, trace: bool) -> ExitCode {
+    print!("{plan}");
+    let first = run_plan(plan.clone(), trace);
+    let second = run_plan(plan.clone(), false);
     for line in &first.trace {
         println!("{line}");
     }
     println!(
-        "seed {seed}: trace hash {:016x}, simulated {:.1} s",
+        "trace hash {:016x}, simulated {:.1} s",
         first.trace_hash,
         first.simulated as f64 / 1e9
     );
     if first.trace_hash != second.trace_hash {
-        println!("the same seed gave another trace: {:016x}", second.trace_hash);
+        println!("the same plan gave another trace: {:016x}", second.trace_hash);
         return ExitCode::FAILURE;
     }
     for violation in &first.violations {

@@ -1,16 +1,19 @@
-//! Everything a seed fixes before the first event.
+//! The cluster of a plan: its size, its configuration, and how chance treats it.
+//!
+//! A new setting is a field, its value in `default`, an entry in [`KNOBS`], and a line in `draw`.
 
 use std::time::Duration;
 
-use pgha_core::settings::Settings;
+use pgha_core::settings::{Settings, SynchronousMode};
 use pgha_core::tags::Tags;
 use pgha_core::units::MemberName;
 use pgha_core::view::NodeSpec;
 
+use crate::network::MAX_NODES;
 use crate::rng::{Rng, Stream};
 
-/// Drawn once per seed, printed in full.
-#[derive(Clone, Debug)]
+/// Fixed before the first event.
+#[derive(Clone, PartialEq, Debug)]
 pub struct SimSettings {
     /// Number of nodes.
     pub nodes: usize,
@@ -20,6 +23,12 @@ pub struct SimSettings {
     pub loop_wait: u64,
     /// Retry budget in seconds.
     pub retry_timeout: u64,
+    /// `maximum_lag_on_failover` in bytes.
+    pub maximum_lag: u64,
+    /// `synchronous_mode`.
+    pub sync: SynchronousMode,
+    /// `synchronous_mode_strict`.
+    pub sync_strict: bool,
     /// Checksums are on and pg_rewind allowed.
     pub use_pg_rewind: bool,
     /// A damaged or diverged directory may be removed.
@@ -30,23 +39,144 @@ pub struct SimSettings {
     pub delayed_per_mille: u64,
     /// Keepalives of dead leases that are answered with success, per mille.
     pub false_keepalive_per_mille: u64,
-    /// Faults in the run.
-    pub faults: usize,
     /// Simulated seconds with faults.
     pub fault_seconds: u64,
+}
+
+/// One setting as the text form of plans has it.
+pub struct Knob {
+    /// Its name.
+    pub name: &'static str,
+    /// Its value as text.
+    pub get: fn(&SimSettings) -> String,
+    /// Sets it from a text.
+    pub set: fn(&mut SimSettings, &str) -> Result<(), String>,
+}
+
+/// A value that a plan can hold as text.
+trait KnobValue: Sized {
+    fn render(&self) -> String;
+    fn parse(text: &str) -> Result<Self, String>;
+}
+
+macro_rules! knobs {
+    ($($field:ident),* $(,)?) => {
+        &[$(Knob {
+            name: stringify!($field),
+            get: |s| KnobValue::render(&s.$field),
+            set: |s, text| {
+                s.$field = KnobValue::parse(text)?;
+                Ok(())
+            },
+        }),*]
+    };
+}
+
+/// All settings, in the order of the text form.
+pub const KNOBS: &[Knob] = knobs![
+    nodes,
+    ttl,
+    loop_wait,
+    retry_timeout,
+    maximum_lag,
+    sync,
+    sync_strict,
+    use_pg_rewind,
+    may_remove,
+    lost_reply_per_mille,
+    delayed_per_mille,
+    false_keepalive_per_mille,
+    fault_seconds,
+];
+
+impl KnobValue for u64 {
+    fn render(&self) -> String {
+        self.to_string()
+    }
+    fn parse(text: &str) -> Result<u64, String> {
+        text.parse().map_err(|_| "a whole number was expected".into())
+    }
+}
+
+/// Only the number of nodes is a `usize`.
+impl KnobValue for usize {
+    fn render(&self) -> String {
+        self.to_string()
+    }
+    fn parse(text: &str) -> Result<usize, String> {
+        match text.parse() {
+            Ok(n) if (1..=MAX_NODES).contains(&n) => Ok(n),
+            Ok(_) | Err(_) => Err(format!("1 to {MAX_NODES} nodes are possible")),
+        }
+    }
+}
+
+impl KnobValue for bool {
+    fn render(&self) -> String {
+        if *self { "yes" } else { "no" }.into()
+    }
+    fn parse(text: &str) -> Result<bool, String> {
+        match text {
+            "yes" => Ok(true),
+            "no" => Ok(false),
+            _ => Err("`yes` or `no` was expected".into()),
+        }
+    }
+}
+
+impl KnobValue for SynchronousMode {
+    fn render(&self) -> String {
+        match self {
+            SynchronousMode::Off => "off",
+            SynchronousMode::On => "on",
+            SynchronousMode::Quorum => "quorum",
+        }
+        .into()
+    }
+    fn parse(text: &str) -> Result<SynchronousMode, String> {
+        match text {
+            "off" => Ok(SynchronousMode::Off),
+            "on" => Ok(SynchronousMode::On),
+            "quorum" => Ok(SynchronousMode::Quorum),
+            _ => Err("`off`, `on` or `quorum` was expected".into()),
+        }
+    }
+}
+
+impl Default for SimSettings {
+    fn default() -> SimSettings {
+        SimSettings {
+            nodes: 3,
+            ttl: 30,
+            loop_wait: 10,
+            retry_timeout: 10,
+            maximum_lag: 1_048_576,
+            sync: SynchronousMode::Off,
+            sync_strict: false,
+            use_pg_rewind: true,
+            may_remove: true,
+            lost_reply_per_mille: 0,
+            delayed_per_mille: 0,
+            false_keepalive_per_mille: 0,
+            fault_seconds: 300,
+        }
+    }
 }
 
 impl SimSettings {
     /// The settings of a seed.
     pub fn draw(seed: u64) -> SimSettings {
         let mut r = Rng::new(seed, Stream::Topology);
-        let (ttl, loop_wait, retry_timeout) = match r.range(0, 2) {
-            0 => (30, 10, 10),
-            1 => (10, 2, 4),
-            _ => (5, 1, 2),
+        let (ttl, loop_wait, retry_timeout) = match r.range(0, 9) {
+            0..=4 => (30, 10, 10),
+            5 => (20, 5, 5),
+            6 => (10, 2, 4),
+            7 => (10, 10, 3),
+            8 => (5, 1, 2),
+            _ => (3, 1, 1),
         };
         SimSettings {
-            nodes: 3,
+            nodes: [1, 2, 3, 3, 3, 3, 3, 3, 4, 4, 4, 5, 5, 5, 6, 7][r.index(16)],
             ttl,
             loop_wait,
             retry_timeout,
@@ -55,22 +185,48 @@ impl SimSettings {
             lost_reply_per_mille: [0, 5, 50][r.index(3)],
             delayed_per_mille: [0, 5, 30][r.index(3)],
             false_keepalive_per_mille: [0, 0, 500][r.index(3)],
-            faults: 2 + r.index(7),
-            fault_seconds: 120 + r.range(0, 180),
+            fault_seconds: 120 + r.range(0, 900),
+            ..SimSettings::default()
         }
+    }
+
+    /// Chance does no more harm.
+    pub fn calm_down(&mut self) {
+        self.lost_reply_per_mille = 0;
+        self.delayed_per_mille = 0;
+        self.false_keepalive_per_mille = 0;
+    }
+
+    /// The dynamic configuration as core sees it.
+    pub fn dynamic(&self) -> Settings {
+        let seconds = Duration::from_secs;
+        Settings {
+            ttl: seconds(self.ttl),
+            loop_wait: seconds(self.loop_wait),
+            retry_timeout: seconds(self.retry_timeout),
+            maximum_lag_on_failover: self.maximum_lag,
+            synchronous_mode: self.sync,
+            synchronous_mode_strict: self.sync_strict,
+            use_pg_rewind: self.use_pg_rewind,
+            ..Settings::default()
+        }
+    }
+
+    /// The dynamic configuration as `/config` has it.
+    pub fn dynamic_json(&self) -> String {
+        let sync = match self.sync {
+            SynchronousMode::Off => "false",
+            SynchronousMode::On => "true",
+            SynchronousMode::Quorum => "\"quorum\"",
+        };
+        format!(
+            r#"{{"ttl":{},"loop_wait":{},"retry_timeout":{},"maximum_lag_on_failover":{},"synchronous_mode":{sync},"synchronous_mode_strict":{},"postgresql":{{"use_pg_rewind":{}}}}}"#,
+            self.ttl, self.loop_wait, self.retry_timeout, self.maximum_lag, self.sync_strict, self.use_pg_rewind
+        )
     }
 
     /// The local configuration of a node.
     pub fn node_spec(&self, name: &MemberName) -> NodeSpec {
-        let (ttl, loop_wait, retry) = (self.ttl, self.loop_wait, self.retry_timeout);
-        let seconds = Duration::from_secs;
-        let settings = Settings {
-            ttl: seconds(ttl),
-            loop_wait: seconds(loop_wait),
-            retry_timeout: seconds(retry),
-            use_pg_rewind: self.use_pg_rewind,
-            ..Settings::default()
-        };
         NodeSpec {
             name: name.clone(),
             scope: "sim".into(),
@@ -78,12 +234,9 @@ impl SimSettings {
             api_url: format!("http://{name}:8008/patroni"),
             tags: Tags::default(),
             may_bootstrap: true,
-            bootstrap_config: format!(
-                r#"{{"ttl":{ttl},"loop_wait":{loop_wait},"retry_timeout":{retry},"postgresql":{{"use_pg_rewind":{}}}}}"#,
-                self.use_pg_rewind
-            ),
+            bootstrap_config: self.dynamic_json(),
             cached_config: None,
-            cached_settings: Some(settings),
+            cached_settings: Some(self.dynamic()),
             watchdog_required: false,
             use_pg_rewind: Some(self.use_pg_rewind),
             remove_on_rewind_failure: Some(self.may_remove),

@@ -4,28 +4,36 @@
 //! completion becomes an event for that node, unless its agent was killed meanwhile.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BinaryHeap, VecDeque};
+use std::collections::{BTreeMap, BinaryHeap};
 use std::time::Duration;
 
 use pgha_core::cluster::ClusterView;
-use pgha_core::effect::FenceOrder;
+use pgha_core::commit::Key;
+use pgha_core::effect::{Effect, FenceOrder};
 use pgha_core::event::{Event, OpId, Wake};
 use pgha_core::job::Job;
 use pgha_core::node::Node;
-use pgha_core::units::{MemberName, Mono, Now, Wall};
+use pgha_core::rule::Rule;
+use pgha_core::units::{MemberName, Mono, Now};
 use pgha_wire::cluster::parse_cluster;
 use pgha_wire::keys;
 use pgha_wire::kv::Txn;
 
+use crate::clock::Clock;
 use crate::etcd::{SimEtcd, Time};
+use crate::faults::Hit;
+use crate::network::Links;
+use crate::oracles::Oracles;
+use crate::plan::Plan;
 use crate::postgres::{Server, SimPostgres};
 use crate::rng::{Rng, Stream};
-use crate::settings::SimSettings;
 
 /// A millisecond of simulated time.
 pub const MS: Time = 1_000_000;
 /// A second of simulated time.
 pub const SEC: Time = 1_000 * MS;
+/// How long a supervisor waits before it starts a daemon again.
+pub const SUPERVISOR: Time = 5 * SEC;
 /// Prefix of the simulated scope.
 pub const BASE: &str = "/service/sim";
 
@@ -39,23 +47,63 @@ pub struct SimNode {
     pub agent: Option<Node>,
     /// Which daemon this is: completions for an earlier one are dropped.
     pub epoch: u64,
-    /// The daemon is stopped (SIGSTOP): what arrives waits here.
-    pub stopped: Option<VecDeque<Event>>,
     /// What the fence enforces; `None` when there is no fence process.
     pub fence: Option<FenceOrder>,
     /// The fence has fired and was not told anything newer.
     pub fired: bool,
     /// The running job.
     pub job: Option<SimJob>,
-    /// No packets between this node and etcd.
-    pub cut_from_etcd: bool,
-    /// Requests reach etcd, answers do not come back.
-    pub deaf_to_etcd: bool,
-    /// No packets between this node and the others.
-    pub cut_from_peers: bool,
-    /// Boot clock of this machine at time zero.
-    pub boot_offset: u64,
-    timer_at: Time,
+    /// Its clocks.
+    pub clock: Clock,
+    /// Faults that keep the daemon from being started.
+    pub held_down: u32,
+    /// Faults that have stopped the daemon (SIGSTOP).
+    pub stopped: u32,
+    /// Faults that have frozen the whole machine: nothing on it runs, the clocks go on.
+    pub frozen: u32,
+    /// What happens once the daemon or the machine runs again.
+    pub(crate) held: Vec<Happening>,
+    /// How long the daemon needs for each effect.
+    pub starved_by: Time,
+    /// The daemon performs effects until then.
+    pub(crate) busy_until: Time,
+    /// The daemon dies after so many more effects.
+    pub dies_after: Option<u64>,
+    pub(crate) timer_at: Time,
+}
+
+impl SimNode {
+    /// A machine with an empty data directory.
+    fn new(i: usize) -> SimNode {
+        SimNode {
+            name: MemberName::new(format!("n{}", i + 1)),
+            pg: SimPostgres::new(),
+            agent: None,
+            epoch: 0,
+            fence: None,
+            fired: false,
+            job: None,
+            clock: Clock::new(1_000 * SEC * (i as u64 + 1)),
+            held_down: 0,
+            stopped: 0,
+            frozen: 0,
+            held: Vec::new(),
+            starved_by: 0,
+            busy_until: 0,
+            dies_after: None,
+            timer_at: 0,
+        }
+    }
+
+    /// Would PostgreSQL acknowledge a commit now?
+    pub fn accepts_writes(&self) -> bool {
+        self.frozen == 0 && self.pg.is_writable()
+    }
+
+    /// Is there a daemon, and does it run?
+    pub fn agent_runs(&self) -> bool {
+        self.agent.is_some() && self.stopped == 0 && self.frozen == 0
+    }
 }
 
 /// A job that runs on a node.
@@ -72,6 +120,14 @@ pub struct SimJob {
 /// Something that will happen.
 #[derive(Debug)]
 pub(crate) enum Happening {
+    /// A starved daemon performs an effect.
+    Perform {
+        node: usize,
+        epoch: u64,
+        effect: Box<Effect>,
+    },
+    /// A supervisor starts a daemon that has ended.
+    Supervise { node: usize },
     /// An event reaches a daemon.
     Deliver { node: usize, epoch: u64, event: Box<Event> },
     /// A daemon's timer.
@@ -93,8 +149,10 @@ pub(crate) enum Happening {
     Tick,
     /// Leases end.
     Leases,
-    /// The plan of faults goes on.
-    Fault(usize),
+    /// A fault of the plan begins.
+    FaultBegins(usize),
+    /// It ends.
+    FaultEnds(usize),
 }
 
 /// The simulated world of one seed.
@@ -106,19 +164,23 @@ pub struct World {
     sequence: u64,
     /// The store.
     pub etcd: SimEtcd,
-    /// All of etcd is away.
-    pub etcd_down: bool,
+    /// Faults that keep all of etcd away.
+    pub etcd_down: u32,
     /// The machines.
     pub nodes: Vec<SimNode>,
-    /// What was drawn for this seed.
-    pub settings: SimSettings,
+    /// What is run.
+    pub plan: Plan,
+    /// Which packets arrive.
+    pub links: Links,
+    /// Faults that have begun and not ended, by their number in the plan.
+    pub active: BTreeMap<usize, Hit>,
     pub(crate) network: Rng,
     pub(crate) postgres: Rng,
-    pub(crate) faults: Rng,
-    pub(crate) recoveries: Vec<(Time, usize)>,
     pub(crate) next_branch: u64,
     /// Coverage and non-vacuity counters by name.
     pub counters: BTreeMap<String, u64>,
+    /// What the oracles remember.
+    pub oracles: Oracles,
     /// Broken invariants.
     pub violations: Vec<String>,
     /// Hash over everything that happened.
@@ -128,39 +190,26 @@ pub struct World {
 }
 
 impl World {
-    /// The world of a seed, before anything happened.
-    pub fn new(seed: u64, with_trace: bool) -> World {
-        let settings = SimSettings::draw(seed);
-        let nodes = (0..settings.nodes).map(|i| SimNode {
-            name: MemberName::new(format!("n{}", i + 1)),
-            pg: SimPostgres::new(),
-            agent: None,
-            epoch: 0,
-            stopped: None,
-            fence: None,
-            fired: false,
-            job: None,
-            cut_from_etcd: false,
-            deaf_to_etcd: false,
-            cut_from_peers: false,
-            boot_offset: 1_000 * SEC * (i as u64 + 1),
-            timer_at: 0,
-        });
+    /// The world of a plan, before anything happened.
+    pub fn new(plan: Plan, with_trace: bool) -> World {
+        let nodes = (0..plan.settings.nodes).map(SimNode::new).collect();
+        let seed = plan.seed;
         let mut world = World {
             now: 0,
             heap: BinaryHeap::new(),
             happenings: BTreeMap::new(),
             sequence: 0,
             etcd: SimEtcd::new(),
-            etcd_down: false,
-            nodes: nodes.collect(),
-            settings,
+            etcd_down: 0,
+            nodes,
+            plan,
+            links: Links::default(),
+            active: BTreeMap::new(),
             network: Rng::new(seed, Stream::Network),
             postgres: Rng::new(seed, Stream::Postgres),
-            faults: Rng::new(seed, Stream::Faults),
-            recoveries: Vec::new(),
             next_branch: 1,
             counters: BTreeMap::new(),
+            oracles: Oracles::default(),
             violations: Vec::new(),
             trace_hash: 0xcbf2_9ce4_8422_2325,
             trace: with_trace.then(Vec::new),
@@ -170,6 +219,7 @@ impl World {
         for i in 0..world.nodes.len() {
             world.start_agent(i);
         }
+        world.schedule_plan();
         world
     }
 
@@ -194,7 +244,12 @@ impl World {
     }
 
     fn happen(&mut self, what: Happening) {
+        if let Some(node) = self.holds_back(&what) {
+            return self.nodes[node].held.push(what);
+        }
         match what {
+            Happening::Perform { node, epoch, effect } => self.perform_next(node, epoch, *effect),
+            Happening::Supervise { node } => self.start_agent_if_down(node),
             Happening::Deliver { node, epoch, event } => self.deliver(node, epoch, *event),
             Happening::Timer { node, epoch } => self.deliver(node, epoch, Event::Wake(Wake::Timer)),
             Happening::Apply {
@@ -212,20 +267,25 @@ impl World {
                 self.at(self.now + 100 * MS, Happening::Tick);
             }
             Happening::Leases => {
-                if !self.etcd_down {
+                if !self.etcd_is_down() {
                     let deleted = self.etcd.expire(self.now, None);
                     self.hint_all(&deleted);
                 }
                 self.at(self.now + 250 * MS, Happening::Leases);
             }
-            Happening::Fault(usize::MAX) => self.recover_due(),
-            Happening::Fault(i) => self.fault(i),
+            Happening::FaultBegins(number) => self.fault_begins(number),
+            Happening::FaultEnds(number) => self.fault_ends(number),
         }
     }
 
     /// Counts something that was reached.
     pub fn count(&mut self, name: impl Into<String>) {
         *self.counters.entry(name.into()).or_insert(0) += 1;
+    }
+
+    /// Counts a rule that was decided.
+    pub(crate) fn reached(&mut self, rule: Rule) {
+        self.count(format!("rule {} {}", rule.number(), rule.name()));
     }
 
     /// Adds a line to the trace and to its hash.
@@ -242,79 +302,14 @@ impl World {
 
     /// Boot clock of a node.
     pub fn boot(&self, node: usize) -> Mono {
-        Mono(self.now + self.nodes.get(node).map_or(0, |n| n.boot_offset))
+        self.nodes[node].clock.boot(self.now)
     }
 
-    fn node_now(&self, node: usize) -> Now {
+    pub(crate) fn node_now(&self, node: usize) -> Now {
+        let clock = &self.nodes[node].clock;
         Now {
-            mono: self.boot(node),
-            wall: Wall(i64::try_from(self.now / 1000).unwrap_or(0)),
-        }
-    }
-
-    // ---- daemons ----
-
-    /// Starts the daemon of a node, attaching to a fence that is there.
-    pub fn start_agent(&mut self, i: usize) {
-        let now = self.node_now(i);
-        let spec = self.settings.node_spec(&self.nodes[i].name);
-        let node = &mut self.nodes[i];
-        node.epoch += 1;
-        node.stopped = None;
-        node.agent = Some(Node::new(now, spec));
-        let epoch = node.epoch;
-        match node.fence {
-            Some(order) => self.deliver(i, epoch, Event::FenceAttached(order)),
-            None => self.nodes[i].fence = Some(FenceOrder::StandbyOnly),
-        }
-        self.deliver(i, epoch, Event::Wake(Wake::Now));
-    }
-
-    /// kill -9 of the daemon alone.
-    pub fn kill_agent(&mut self, i: usize) {
-        let node = &mut self.nodes[i];
-        node.agent = None;
-        node.epoch += 1;
-        node.stopped = None;
-        self.orphan_job(i);
-    }
-
-    fn deliver(&mut self, i: usize, epoch: u64, event: Event) {
-        let now = self.node_now(i);
-        let node = &mut self.nodes[i];
-        if node.epoch != epoch {
-            return;
-        }
-        if let Some(waiting) = &mut node.stopped {
-            waiting.push_back(event);
-            return;
-        }
-        let Some(agent) = &mut node.agent else { return };
-        let before = agent.last_decision().map(|(d, _)| d.rule);
-        let effects = agent.handle(now, event);
-        let violations = agent.take_violations();
-        let next_wake = agent.next_wake();
-        let after = agent.last_decision().map(|(d, _)| (d.rule, d.because.clone()));
-        let (offset, due) = (node.boot_offset, node.timer_at);
-        let wake = next_wake.0.saturating_sub(offset).max(self.now + MS);
-        if due <= self.now || wake < due {
-            node.timer_at = wake;
-            self.at(wake, Happening::Timer { node: i, epoch });
-        }
-        if let Some((rule, because)) = after {
-            self.count(format!("rule {} {}", rule.number(), rule.name()));
-            if before != Some(rule) {
-                let name = self.nodes[i].name.clone();
-                self.note(|| format!("{name} {} {}: {because}", rule.number(), rule.name()));
-            }
-        }
-        for v in violations {
-            let name = self.nodes[i].name.clone();
-            self.violations
-                .push(format!("{} refused on {name}: {}", v.invariant, v.what));
-        }
-        for effect in effects {
-            self.perform(i, epoch, effect);
+            mono: clock.boot(self.now),
+            wall: clock.wall(self.now),
         }
     }
 
@@ -323,19 +318,15 @@ impl World {
     pub(crate) fn latency(&mut self) -> Time {
         self.network.range(MS / 2, 4 * MS)
     }
-    pub(crate) fn reaches_etcd(&self, i: usize) -> bool {
-        !self.etcd_down && !self.nodes[i].cut_from_etcd
-    }
-    pub(crate) fn hears_etcd(&self, i: usize) -> bool {
-        !self.nodes[i].deaf_to_etcd
-    }
-    pub(crate) fn answered_by_etcd(&self, i: usize) -> bool {
-        self.reaches_etcd(i) && self.hears_etcd(i)
-    }
-
     /// The cluster as etcd has it.
     pub fn read_cluster(&self) -> ClusterView {
         parse_cluster(BASE, &self.etcd.read(&keys::prefix(BASE)))
+    }
+
+    /// Who holds the leader key in etcd.
+    pub fn leader(&self) -> Option<usize> {
+        let kv = self.etcd.get(&keys::full_key(BASE, &Key::Leader))?;
+        self.nodes.iter().position(|n| n.name.as_str().as_bytes() == kv.value)
     }
 
     /// Watch events for every daemon that hears etcd. Some get lost: they are hints.
@@ -358,7 +349,15 @@ impl World {
 
     // ---- the fence ----
 
-    fn fence_looks(&mut self, i: usize) {
+    /// Wakes the fence at its deadline.
+    pub(crate) fn set_fence_alarm(&mut self, i: usize) {
+        if let Some(FenceOrder::Until(at)) = self.nodes[i].fence {
+            let when = self.nodes[i].clock.when(at).max(self.now);
+            self.at(when, Happening::Fence { node: i });
+        }
+    }
+
+    pub(crate) fn fence_looks(&mut self, i: usize) {
         let boot = self.boot(i);
         let node = &mut self.nodes[i];
         let over = matches!(node.fence, Some(FenceOrder::Until(at)) if boot >= at);

@@ -9,7 +9,7 @@ use pgha_core::units::{Lsn, Wall};
 use pgha_wire::cluster::parse_cluster;
 use pgha_wire::error::WireError;
 use pgha_wire::rest::actions::{Body, parse_body, parse_failsafe, parse_reinitialize, parse_restart};
-use pgha_wire::rest::status::{parse_peer, render_patroni};
+use pgha_wire::rest::status::{NodeStatus, parse_peer, render_patroni};
 use pgha_wire::rest::switchover::{Change, parse_change};
 use pgha_wire::rest::{health, patch, routes};
 use proptest::prelude::*;
@@ -36,6 +36,25 @@ fn our_own_status_is_read_by_peers() {
                 (MemberRole::Demoted, None, None)
             );
         }
+        other => panic!("a silent PostgreSQL is expected, found {other:?}"),
+    }
+}
+
+#[test]
+fn a_peer_that_may_still_be_promoted_says_so() {
+    let told = |status: NodeStatus| parse_peer(render_patroni(&status).as_bytes()).map(|peer| peer.may_write);
+    assert_eq!(told(standby()).ok(), Some(false));
+    let promoting = NodeStatus {
+        may_write: true,
+        ..standby()
+    };
+    assert_eq!(told(promoting).ok(), Some(true));
+    let stopped = NodeStatus {
+        may_write: true,
+        ..stopped()
+    };
+    match parse_peer(render_patroni(&stopped).as_bytes()) {
+        Err(WireError::PeerPostgresSilent { status }) => assert!(status.may_write),
         other => panic!("a silent PostgreSQL is expected, found {other:?}"),
     }
 }

@@ -59,7 +59,8 @@ async fn the_command_line_lists_pauses_resumes_and_switches_over() -> Result<()>
     Ok(())
 }
 
-async fn says(cluster: &Cluster, args: &[&str]) -> Result<String> {
+/// What it prints when it succeeds.
+pub async fn says(cluster: &Cluster, args: &[&str]) -> Result<String> {
     let output = ctl(cluster, args).await?;
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     anyhow::ensure!(

@@ -4,11 +4,16 @@
 
 mod agent_alone;
 mod bootstrap;
+mod broken_keys;
 mod crash;
 mod ctl;
+mod data_dir;
 mod handover;
+mod hooks;
 mod identity;
+mod orders;
 mod pause;
 mod rejoin;
 mod scene;
 mod store;
+mod watchdog;

@@ -34,7 +34,7 @@ impl Scene {
         let first = cluster.wait_whole(BOOT_LIMIT).await?;
         let probe = WritabilityProbe::start(&cluster).await?;
         let workload = Workload::start(&cluster, Target::Nodes(cluster.postgres_addrs()), PAUSE).await?;
-        workload.wait_acked(ROWS_BEFORE, Duration::from_secs(30)).await?;
+        workload.wait_acked(ROWS_BEFORE, BOOT_LIMIT).await?;
         Ok(Self {
             probe,
             workload,

@@ -64,7 +64,13 @@ impl Local {
         for finding in &effective.findings {
             tracing::warn!("{finding}");
         }
-        warn_of_unsupported(&parse_settings(&dynamic).0);
+        let (settings, problems) = parse_settings(&dynamic);
+        warn_of_unsupported(&settings);
+        if before.is_some_and(|b| b.dynamic_text != dynamic_text) {
+            for problem in problems {
+                tracing::warn!("/config: {problem}");
+            }
+        }
         let spec = instance_spec(&config, &effective, state_dir);
         let reusable = before
             .filter(|b| same_instance(b.instance.spec(), &spec))
@@ -90,7 +96,7 @@ impl Local {
             .unwrap_or_else(|| dcs.clone());
         let (settings, problems) = parse_settings(&first);
         for problem in problems {
-            tracing::warn!("{problem:?}");
+            tracing::warn!("{problem}");
         }
         let tunable = &self.config.postgresql.tunable;
         NodeSpec {

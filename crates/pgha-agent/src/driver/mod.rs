@@ -5,6 +5,7 @@
 //! told in line, because whatever follows in the same batch may rely on it.
 
 pub mod backend;
+mod effects;
 mod glue;
 pub mod guard;
 pub mod identity;
@@ -22,13 +23,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use pgha_api::{Expect, PeerClient, StatusBoard};
+use pgha_api::{PeerClient, StatusBoard};
 use pgha_core::effect::{CallbackRole, Effect, FenceOrder};
 use pgha_core::event::{Event, OpId, Wake};
-use pgha_core::job::{Job, JobFailure, JobOutcome};
+use pgha_core::job::{JobFailure, JobOutcome};
 use pgha_core::node::Node;
-use pgha_core::pg::{PgView, Postmaster, SqlRole, SqlView};
-use pgha_core::plan;
+use pgha_core::pg::{PgView, Postmaster, SqlView};
 use pgha_core::request::{Answer, Request, RequestId};
 use pgha_core::rule::Rule;
 use pgha_core::units::Mono;
@@ -37,18 +37,17 @@ use pgha_wire::config::LocalConfig;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
-use self::glue::{callback_action, callback_role, callbacks_of, watchdog_config, watchdog_view};
+use self::glue::{callback_role, callbacks_of, watchdog_config, watchdog_view};
 use self::guard::FenceGuard;
-use self::jobs::{Bench, run_job};
 use self::local::Local;
-use self::look::{History, look, read_history};
+use self::look::{History, look};
 use self::publish::{Tally, node_status};
 use self::recorder::Recorder;
 use self::store::Store;
 use crate::callbacks::{Action, CallbackRunner};
 use crate::clock::{self, Sleeper};
 use crate::error::AgentError;
-use crate::watchdog::Watchdog;
+use crate::watchdog::{Watchdog, WatchdogStatus};
 
 /// Events that may wait for the node; tasks that send more wait themselves.
 pub const MAX_EVENTS: usize = 1024;
@@ -111,6 +110,8 @@ pub struct Driver {
     recorder: Recorder,
     callbacks: CallbackRunner,
     watchdog: Watchdog,
+    /// When the watchdog could not be armed the last time.
+    watchdog_refused: Option<Mono>,
     job: Option<(OpId, CancellationToken)>,
     requests: BTreeMap<RequestId, oneshot::Sender<Answer>>,
     next_request: u64,
@@ -148,6 +149,7 @@ impl Driver {
             tally: Tally::default(),
             callbacks,
             watchdog,
+            watchdog_refused: None,
             job: None,
             requests: BTreeMap::new(),
             next_request: 1,
@@ -205,6 +207,7 @@ impl Driver {
             Event::Observed { view, .. } => {
                 self.live = None;
                 self.watch_postmaster(view);
+                self.look_at_watchdog();
             }
             Event::JobEnded { op, .. } => {
                 self.job.take_if(|(running, _)| running == op);
@@ -246,21 +249,6 @@ impl Driver {
         }
         self.publish();
         ending
-    }
-
-    /// A required watchdog that could not be armed forbids what makes PostgreSQL writable.
-    fn forbidden_by_watchdog(&self, job: &Job) -> bool {
-        plan::makes_writable(job) && self.watchdog.status().forbids_leading()
-    }
-
-    fn refuse_job(&self, op: OpId, job: &Job) {
-        let reason = "the fence did not confirm its order, or the required watchdog is not armed".to_owned();
-        tracing::error!("{} is not begun: {reason}", publish::describe(job));
-        let outcome = JobOutcome::Failed {
-            failure: JobFailure::Fenced,
-            reason,
-        };
-        self.send_later(async move { Event::JobEnded { op, outcome } });
     }
 
     async fn obey(&mut self, command: Command) -> Option<Ending> {
@@ -312,151 +300,6 @@ impl Driver {
         self.feed(Event::Reconfigured(Box::new(spec))).await
     }
 
-    // ---- effects out ----
-
-    /// Runs something beside the driver whose result is an event.
-    fn send_later(&self, work: impl Future<Output = Event> + Send + 'static) {
-        let events = self.parts.events.clone();
-        tokio::spawn(async move {
-            let event = work.await;
-            if events.send(event).await.is_err() {
-                tracing::debug!("an event came after the end");
-            }
-        });
-    }
-
-    fn perform(&mut self, effect: Effect) {
-        let store = self.parts.store.clone();
-        let local = self.parts.local.load_full();
-        match effect {
-            Effect::ReadDcs { op, budget } => self.send_later(async move { store.perform_read(op, budget).await }),
-            Effect::Observe { op, budget } => self.observe(op, budget, local),
-            Effect::AskPeers { op, peers, budget } => self.ask_peers(op, peers, budget),
-            Effect::GrantLease { op, ttl, budget } => {
-                self.send_later(async move { store.perform_grant(op, ttl, budget).await });
-            }
-            Effect::KeepLease { op, lease, budget } => {
-                self.send_later(async move { store.perform_keep(op, lease, budget).await });
-            }
-            Effect::Commit { op, commit, budget } => {
-                self.send_later(async move { store.perform_commit(op, &local.identity, &commit, budget).await });
-            }
-            Effect::StartJob { op, job } => self.start_job(op, job, local),
-            Effect::CancelJob { op } => {
-                if let Some((_, cancel)) = self.job.as_ref().filter(|(running, _)| *running == op) {
-                    cancel.cancel();
-                }
-            }
-            Effect::Tend { op, items } => self.tend(op, items),
-            Effect::Callback { action, role } => self.callbacks.call(callback_action(action), callback_role(role)),
-            Effect::Answer { id, answer } => {
-                if let Some(waiting) = self.requests.remove(&id)
-                    && waiting.send(answer).is_err()
-                {
-                    tracing::debug!("nobody waits for the answer any more");
-                }
-            }
-            // Handled in line by `feed`.
-            Effect::SetFence(_) | Effect::Exit { .. } => {}
-        }
-    }
-
-    fn observe(&self, op: OpId, budget: Duration, local: Arc<Local>) {
-        let (known, history_out) = (self.history.clone(), self.history_in.0.clone());
-        self.send_later(async move {
-            let view = look(&local, budget).await;
-            let timeline_history = match view.facts().map(|f| &f.role) {
-                Some(SqlRole::Primary { timeline, .. }) if timeline.0 > 1 => {
-                    read_history(&local, *timeline, known, &history_out).await
-                }
-                Some(SqlRole::Primary { .. } | SqlRole::Standby(_)) | None => Vec::new(),
-            };
-            Event::Observed {
-                op,
-                view: Box::new(view),
-                timeline_history,
-            }
-        });
-    }
-
-    fn ask_peers(&self, op: OpId, peers: Vec<(pgha_core::units::MemberName, String)>, budget: Duration) {
-        let client = Arc::clone(&self.parts.peers);
-        let v = self.parts.node.view();
-        let system_id = v.pg.control().map(|c| c.system_id);
-        let expect = Expect {
-            scope: v.me.scope.clone(),
-            system_id,
-        };
-        self.send_later(async move {
-            let answers = client.ask(&peers, &expect, budget).await;
-            for (name, answer) in &answers {
-                tracing::debug!(peer = name.as_str(), ?answer, "peer");
-            }
-            Event::PeersAnswered { op, answers }
-        });
-    }
-
-    fn start_job(&mut self, op: OpId, job: Job, local: Arc<Local>) {
-        let cancel = CancellationToken::new();
-        self.job = Some((op, cancel.clone()));
-        if matches!(job, Job::Promote) {
-            self.tally.promotions += 1;
-        }
-        if matches!(job, Job::Stop { .. }) && self.parts.node.view().pg.says_primary() {
-            self.tally.demotions += 1;
-        }
-        tracing::info!("{} begins", publish::describe(&job));
-        let bench = Bench {
-            promote_limit: self.parts.node.view().settings().loop_wait.max(Duration::from_secs(10)),
-            local,
-            fence: self.parts.fence.clone(),
-            events: self.parts.events.clone(),
-            cancel,
-            op,
-        };
-        self.send_later(async move {
-            let outcome = run_job(&bench, &job).await;
-            Event::JobEnded { op, outcome }
-        });
-    }
-
-    fn tend(&self, op: OpId, items: Vec<pgha_core::effect::Tend>) {
-        let v = self.parts.node.view();
-        let text = v.cluster().and_then(|c| c.config.as_ref()).map(|k| k.text.clone());
-        let errand = tend::Errand {
-            local: Arc::clone(&self.parts.local),
-            state_dir: self.parts.state_dir.clone(),
-            fence: self.parts.fence.clone(),
-            config_text: text,
-            pg: v.pg.clone(),
-            reloaded: self.reloaded.0.clone(),
-        };
-        self.send_later(async move {
-            errand.run(items).await;
-            Event::Tended { op }
-        });
-    }
-
-    async fn set_fence(&mut self, order: FenceOrder) -> bool {
-        let holds = self.parts.fence.set(order).await;
-        let status = match order {
-            FenceOrder::Until(_) if self.watchdog.status().active => self.watchdog.keepalive(),
-            FenceOrder::Until(_) => self.watchdog.arm(),
-            FenceOrder::StandbyOnly | FenceOrder::Paused => {
-                self.watchdog.disarm();
-                self.watchdog.status()
-            }
-        };
-        let seen = watchdog_view(&status);
-        if self.parts.node.view().memory.watchdog != seen {
-            self.send_later(async move { Event::Watchdog(seen) });
-        }
-        if !holds {
-            self.send_later(async { Event::FenceLost });
-        }
-        holds
-    }
-
     async fn probe_watchdog(&mut self) {
         let status = self.watchdog.probe();
         if let Some(reason) = &status.failed {
@@ -464,6 +307,23 @@ impl Driver {
         }
         let seen = watchdog_view(&status);
         let _ending = self.feed(Event::Watchdog(seen)).await;
+    }
+
+    pub(super) fn tell_watchdog(&self, status: &WatchdogStatus) {
+        let seen = watchdog_view(status);
+        if self.parts.node.view().memory.watchdog != seen {
+            self.send_later(async move { Event::Watchdog(seen) });
+        }
+    }
+
+    /// A device that came back, or went while nobody used it, is noticed with the next look at PostgreSQL. One that
+    /// could not be armed although it is there counts as failed for a ttl, so that somebody else can lead meanwhile.
+    fn look_at_watchdog(&mut self) {
+        let ttl = self.parts.node.view().settings().ttl;
+        if self.watchdog_refused.is_none_or(|at| clock::boot().since(at) >= ttl) {
+            let status = self.watchdog.probe();
+            self.tell_watchdog(&status);
+        }
     }
 
     fn tell_reload(&mut self) {

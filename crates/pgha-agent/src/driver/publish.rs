@@ -50,6 +50,7 @@ pub fn node_status(node: &Node, tally: &Tally, live: Option<&PgView>, next_run: 
             Some(LeadsUntil::Lifted) => LeaderUntil::Lifted,
             None => LeaderUntil::NotLeader,
         },
+        may_write: v.may_write(),
         standby_cluster: v.settings().standby_cluster.is_some(),
         pause: v.settings().pause,
         cluster_unlocked: !reachable || cluster.is_none_or(|c| c.leader.is_none()),

@@ -1,6 +1,7 @@
 //! etcd as the step machine sees it: whole views in, typed commits out, each completion an event.
 
-use std::sync::Arc;
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use pgha_core::cluster::ClusterView;
@@ -21,12 +22,18 @@ use crate::clock;
 pub struct Store {
     dcs: Arc<dyn Dcs>,
     base: String,
+    /// Keys that could not be understood at the last read, with the reason.
+    unreadable: Arc<Mutex<BTreeMap<String, String>>>,
 }
 
 impl Store {
     /// The scope below `base`.
     pub fn new(dcs: Arc<dyn Dcs>, base: String) -> Store {
-        Store { dcs, base }
+        Store {
+            dcs,
+            base,
+            unreadable: Arc::default(),
+        }
     }
 
     /// Reads everything at one revision.
@@ -36,6 +43,20 @@ impl Store {
     pub async fn read(&self, budget: Duration) -> Result<ClusterView, DcsError> {
         let snapshot = self.dcs.read(&keys::prefix(&self.base), budget).await?;
         Ok(parse_cluster(&self.base, &snapshot))
+    }
+
+    /// Says of each key that cannot be understood why, once, and when that is over.
+    fn tell_unreadable(&self, view: &ClusterView) {
+        let now: BTreeMap<String, String> = view.unreadable.iter().cloned().collect();
+        // What a panic elsewhere left in it are complete values all the same.
+        let mut before = self.unreadable.lock().unwrap_or_else(PoisonError::into_inner);
+        for (key, reason) in now.iter().filter(|(key, reason)| before.get(*key) != Some(*reason)) {
+            tracing::warn!("{key} cannot be understood and counts as missing: {reason}");
+        }
+        for key in before.keys().filter(|key| !now.contains_key(*key)) {
+            tracing::info!("{key} is no longer broken");
+        }
+        *before = now;
     }
 
     /// Commits with the given identity for the member key.
@@ -48,7 +69,10 @@ impl Store {
     pub async fn perform_read(&self, op: OpId, budget: Duration) -> Event {
         let sent_at = clock::boot();
         let view = match self.read(budget).await {
-            Ok(view) => Some(Box::new(view)),
+            Ok(view) => {
+                self.tell_unreadable(&view);
+                Some(Box::new(view))
+            }
             Err(error) => {
                 tracing::warn!(%error, "Error communicating with DCS");
                 None

@@ -63,6 +63,10 @@ impl Errand {
             Ok(outcomes) => {
                 for (action, outcome) in actions.iter().zip(outcomes) {
                     match outcome {
+                        // A standby moves the slots of the others on with every heartbeat.
+                        SlotOutcome::Done if matches!(action, SlotAction::Advance { .. }) => {
+                            tracing::debug!(?action, "slot");
+                        }
                         SlotOutcome::Done => tracing::info!(?action, "slot"),
                         SlotOutcome::Unchanged | SlotOutcome::Active => tracing::debug!(?action, ?outcome, "slot"),
                         SlotOutcome::Failed { reason } => tracing::warn!(?action, reason, "slot"),

@@ -8,7 +8,7 @@ use crate::job::Job;
 use crate::pg::DataDir;
 use crate::race;
 use crate::rule::Rule;
-use crate::view::View;
+use crate::view::{View, WatchdogView};
 
 pub(super) fn decide(v: &View, c: &ClusterView) -> Decision {
     match c.initialize {
@@ -47,6 +47,21 @@ fn decide_unclaimed(v: &View, c: &ClusterView) -> Decision {
     }
     if !v.me.may_bootstrap || !v.me.tags.may_lead() {
         return soon(v, Rule::BootstrapNotAllowed, "waiting for leader to bootstrap");
+    }
+    if v.me.watchdog_required && v.memory.watchdog == WatchdogView::Failed {
+        // The cluster would be founded where nobody may lead it, and keep everybody else from founding one.
+        return soon(
+            v,
+            Rule::BootstrapNotAllowed,
+            "waiting for leader to bootstrap: Watchdog device is not usable",
+        );
+    }
+    if let Some(id) = v.memory.known.system_id {
+        return soon(
+            v,
+            Rule::BootstrapClusterExists,
+            format!("the scope was that of cluster {id} before etcd lost it; waiting for a member that has its data"),
+        );
     }
     if v.memory.cycle.lost_claim {
         return soon(v, Rule::BootstrapWait, "failed to acquire initialize lock");

@@ -34,7 +34,7 @@ pub(super) fn decide(v: &View, c: &ClusterView) -> Decision {
         };
     }
     if v.pg.says_primary() {
-        if v.live_proof().is_none() && !v.settings().pause {
+        if v.live_proof_of_key().is_none() && !v.settings().pause {
             // The answers came after the deadline they were meant to move: a suspended machine, for instance.
             return dcs_lost::keep_until_deadline(v);
         }
@@ -151,7 +151,7 @@ fn decide_standby(v: &View, c: &ClusterView) -> Decision {
             "Not promoting self because watchdog could not be activated",
         );
     }
-    let Some(proof) = v.live_proof() else {
+    let Some(proof) = v.live_proof_of_key() else {
         return soon(v, Rule::LeadUnproven, "not promoting: leadership is not proven");
     };
     if c.revision < proof.revision {

@@ -12,6 +12,7 @@ mod lead;
 mod no_data_dir;
 mod no_leader;
 mod pg_down;
+mod scope_lost;
 mod shutdown;
 mod system_id;
 

@@ -124,7 +124,10 @@ pub(super) fn decide_unfinished(v: &View, c: &ClusterView, what: UnfinishedWork)
         return rest(Rule::NoDataPaused, "PAUSE: the data directory is unfinished");
     }
     match what {
-        UnfinishedWork::Bootstrap if v.memory.bootstrap_claim.is_some() => bootstrap::decide(v, c),
+        // Once somebody leads there is a cluster to be copied, whatever became of our claim.
+        UnfinishedWork::Bootstrap if v.memory.bootstrap_claim.is_some() && c.leader.is_none() => {
+            bootstrap::decide(v, c)
+        }
         UnfinishedWork::Bootstrap | UnfinishedWork::Clone => {
             let keep_aside = what == UnfinishedWork::Bootstrap;
             discard(

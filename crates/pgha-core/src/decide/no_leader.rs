@@ -1,11 +1,13 @@
 //! Nobody holds the leader key and PostgreSQL runs here: the race.
 
 use alloc::format;
+use alloc::vec::Vec;
 use core::time::Duration;
 
-use super::{Action, Decision, RACE_POLL, act, ask_once, rest, rest_until, soon};
+use super::{Action, Decision, RACE_POLL, act, ask_once, dcs_lost, rest, rest_until, scope_lost, soon};
 use crate::cluster::{ClusterView, FailoverKey, Initialize, MemberState};
 use crate::job::{Job, StopMode};
+use crate::peer::PeerStatus;
 use crate::race::{self, NotHealthiest};
 use crate::rule::Rule;
 use crate::units::{MemberName, Mono};
@@ -15,6 +17,9 @@ use crate::view::{View, WatchdogView};
 const STEP_DOWN_GRACE: Duration = Duration::from_secs(2);
 
 pub(super) fn decide(v: &View, c: &ClusterView) -> Decision {
+    if c.is_unreadable("leader") {
+        return decide_unreadable_key(v);
+    }
     if v.pg.says_primary() {
         return decide_running_primary(v, c);
     }
@@ -28,10 +33,24 @@ pub(super) fn decide(v: &View, c: &ClusterView) -> Decision {
     if let Some(decision) = not_eligible(v, c) {
         return decision;
     }
+    if let Some(decision) = scope_lost::decide(v, c) {
+        return decision;
+    }
     if let Some(decision) = wait_old_deadline_or_ask(v, c) {
         return decision;
     }
     decide_race(v, c)
+}
+
+/// The key is there, whoever holds it: it can be neither proven nor taken. What was proven counts until its deadline.
+fn decide_unreadable_key(v: &View) -> Decision {
+    if v.pg.says_primary() && !v.settings().pause {
+        return dcs_lost::keep_until_deadline(v);
+    }
+    rest(
+        Rule::RaceKeyUnreadable,
+        "the leader key holds nothing that can be understood, so nobody can take it: a person must remove it",
+    )
 }
 
 // ---- we are a primary whose key is gone ----
@@ -77,15 +96,12 @@ fn decide_running_primary(v: &View, c: &ClusterView) -> Decision {
     if let Some(ask) = ask_once(
         v,
         Rule::RaceAskPeers,
-        race::askable(v, c),
+        whom_to_ask(v, c),
         "the leader key is gone; is another primary alive?",
     ) {
         return ask;
     }
-    let other = race::askable(v, c)
-        .into_iter()
-        .find(|n| race::answer(v, n).is_some_and(|p| p.in_recovery == Some(false)));
-    if let Some(name) = other {
+    if let Some(name) = race::living_primary(v) {
         return stale(v, format!("Primary ({name}) is still alive"));
     }
     if v.memory.proof.is_none()
@@ -165,7 +181,7 @@ fn not_eligible(v: &View, c: &ClusterView) -> Option<Decision> {
             released.plus(STEP_DOWN_GRACE),
         ));
     }
-    if !race::in_sync_set(v, c, &v.me.name) && !is_manual_failover_to_me(v, c) {
+    if !race::in_sync_set(v, c, &v.me.name) && !race::is_manual_failover_to_me(v, c) {
         return Some(soon(
             v,
             Rule::RaceNotSynchronous,
@@ -175,22 +191,38 @@ fn not_eligible(v: &View, c: &ClusterView) -> Option<Decision> {
     None
 }
 
-fn is_manual_failover_to_me(v: &View, c: &ClusterView) -> bool {
-    c.failover
-        .as_ref()
-        .is_some_and(|f| !f.is_switchover() && f.candidate.as_ref() == Some(&v.me.name))
-}
-
 fn wait_old_deadline_or_ask(v: &View, c: &ClusterView) -> Option<Decision> {
     if let Some(ask) = ask_once(
         v,
         Rule::RaceAskPeers,
-        race::askable(v, c),
+        whom_to_ask(v, c),
         "no leader: asking all members for their position",
     ) {
         return Some(ask);
     }
     wait_for_old_leader(v, c)
+}
+
+/// All members; and while there is time to be won by it the old leader, whose member key went with its lease.
+fn whom_to_ask(v: &View, c: &ClusterView) -> Vec<MemberName> {
+    let mut who = race::askable(v, c);
+    // A host that is down answers nobody, and the wait for it must not outlast the deadline it is asked about.
+    let worth_it = old_deadline(v, c).is_some_and(|until| v.now.mono.plus(race::PEER_BUDGET) <= until);
+    if let Some(name) = old_leader(v, c).filter(|_| worth_it)
+        && *name != v.me.name
+        && !who.contains(name)
+        && race::address(v, name).is_some()
+    {
+        who.push(name.clone());
+        who.sort();
+    }
+    who
+}
+
+/// Whose proof was seen last, as far as that is known.
+fn old_leader<'a>(v: &'a View, c: &'a ClusterView) -> Option<&'a MemberName> {
+    let writer = c.status.as_ref().and_then(|s| s.writer.as_ref());
+    writer.or_else(|| v.memory.sight.as_ref()?.holder.as_ref())
 }
 
 /// R10: until when a leader that vanished without a release marker may still believe in its lease.
@@ -211,28 +243,30 @@ fn wait_for_old_leader(v: &View, c: &ClusterView) -> Option<Decision> {
 }
 
 fn old_deadline(v: &View, c: &ClusterView) -> Option<Mono> {
-    let status = c.status.as_ref();
-    if status.is_some_and(|s| s.released) {
+    let replaced = v.memory.store_replaced_at.map(|at| at.plus(v.longest_ttl()));
+    if let Some(until) = replaced.filter(|until| v.now.mono < *until) {
+        // The keys tell of a leader of long ago: who led when the store was replaced is not known, nor asked.
+        return Some(until);
+    }
+    if c.status.as_ref().is_some_and(|s| s.released) {
         return None;
     }
     let sight = v.memory.sight.as_ref()?;
-    let holder = status.and_then(|s| s.writer.as_ref()).or(sight.holder.as_ref());
-    if let Some(name) = holder {
+    if let Some(name) = old_leader(v, c) {
         if *name == v.me.name && v.memory.proof.is_none() {
             // We were the leader in an earlier life of this daemon; PostgreSQL is a standby here now.
             return None;
         }
-        if race::answer(v, name).is_some_and(|p| p.in_recovery == Some(true) || p.state == MemberState::Stopped) {
+        if race::answer(v, name).is_some_and(no_longer_primary) {
             return None;
         }
     }
-    let longer = v
-        .memory
-        .longer_ttl
-        .filter(|(_, until)| v.now.mono < *until)
-        .map(|(ttl, _)| ttl);
-    let ttl = longer.unwrap_or(v.settings().ttl).max(v.settings().ttl);
-    Some(sight.at.plus(ttl))
+    Some(sight.at.plus(v.longest_ttl()))
+}
+
+/// Its word that it accepts no writes, and that no promotion or start is under way which could change that.
+fn no_longer_primary(peer: &PeerStatus) -> bool {
+    !peer.may_write && (peer.in_recovery == Some(true) || peer.state == MemberState::Stopped)
 }
 
 fn decide_race(v: &View, c: &ClusterView) -> Decision {
@@ -265,10 +299,7 @@ fn manual(v: &View, c: &ClusterView, wish: &FailoverKey) -> Result<Option<Member
     match &wish.candidate {
         Some(candidate) if *candidate == v.me.name => {
             // The candidate was chosen by a person and checked by the old leader; only a living primary stops it.
-            let alive = race::askable(v, c)
-                .into_iter()
-                .find(|n| race::answer(v, n).is_some_and(|p| p.in_recovery == Some(false)));
-            Err(match alive {
+            Err(match race::living_primary(v) {
                 Some(name) => soon(v, Rule::RacePrimaryAlive, format!("Primary ({name}) is still alive")),
                 None => act(
                     Rule::RaceAcquire,

@@ -4,10 +4,10 @@ use alloc::format;
 use core::time::Duration;
 
 use super::{
-    Action, Decision, act, ask_once, backoff, handover, hold_leader_key_if_due, no_data_dir, rest, rest_until, soon,
-    upstream, wanted_upstream,
+    Action, Decision, act, ask_once, backoff, handover, hold_leader_key_if_due, no_data_dir, rest, rest_until,
+    scope_lost, soon, upstream, wanted_upstream,
 };
-use crate::cluster::{ClusterView, MemberRole};
+use crate::cluster::{ClusterView, Initialize, MemberRole};
 use crate::job::{Job, JobFailure, StartRole};
 use crate::pg::{ControlData, ControlState};
 use crate::race;
@@ -59,7 +59,7 @@ fn decide_leading(v: &View, c: &ClusterView, control: &ControlData) -> Decision 
     if let Some(hold) = hold_leader_key_if_due(v, Rule::DownHoldLeaderKey) {
         return hold;
     }
-    if v.live_proof().is_none() {
+    if v.live_proof_of_key().is_none() {
         return soon(
             v,
             Rule::DownHoldLeaderKey,
@@ -369,50 +369,56 @@ fn decide_leaderless(v: &View, c: &ClusterView, control: &ControlData) -> Decisi
             until,
         );
     }
-    if matches!(c.initialize, crate::cluster::Initialize::Absent) && was_primary(control) && !v.memory.cycle.lost_race {
-        // etcd was wiped, or this is the first start over existing data: the former primary founds the scope.
-        return found_scope(v, c);
+    if matches!(c.initialize, Initialize::Absent)
+        && was_primary(control)
+        && !v.memory.cycle.lost_race
+        && let Some(decision) = found_scope(v, c, control)
+    {
+        return decision;
     }
     start_standby(v, Rule::DownStartLeaderless, None, "starting as a secondary")
 }
 
-fn found_scope(v: &View, c: &ClusterView) -> Decision {
+/// etcd was wiped, or this is the first start over existing data: the former primary founds the scope. `None`: somebody
+/// was promoted after it, or may have been; it starts as a standby and `scope_lost` has the word. Nor does it found anything
+/// while there is a leader key, even one that cannot be understood: as a standby it says that a person must remove it.
+fn found_scope(v: &View, c: &ClusterView, control: &ControlData) -> Option<Decision> {
+    if c.is_unreadable("leader") {
+        return None;
+    }
     if !v.me.tags.may_lead() {
-        return soon(
-            v,
-            Rule::RaceNotAllowed,
-            "there is no initialize key and this node must not lead",
-        );
+        let because = "there is no initialize key and this node must not lead";
+        return Some(soon(v, Rule::RaceNotAllowed, because));
     }
-    // A primary that runs somewhere writes its keys again within a ttl: it goes first.
-    let until = v.memory.scope_empty_since.unwrap_or(v.now.mono).plus(v.settings().ttl);
-    if v.now.mono < until {
-        return rest_until(
-            Rule::RaceWaitOldDeadline,
-            "there is no initialize key: waiting for a running primary to restore it",
-            until,
-        );
+    if let Some(wait) = scope_lost::wait_for_primary(v) {
+        return Some(wait);
     }
-    let peers = race::askable(v, c);
     if let Some(ask) = ask_once(
         v,
         Rule::RaceAskPeers,
-        peers.clone(),
+        race::askable_or_known(v, c),
         "there is no initialize key; does a primary live?",
     ) {
-        return ask;
+        return Some(ask);
     }
-    match peers
-        .iter()
-        .find(|n| race::answer(v, n).is_some_and(|p| p.in_recovery == Some(false)))
-    {
-        Some(name) => soon(v, Rule::RacePrimaryAlive, format!("Primary ({name}) is still alive")),
-        None => act(
-            Rule::RaceAcquire,
-            Action::AcquireLeaderKey,
-            "existing data and no initialize key: taking the leader key",
-        ),
+    if let Some(name) = race::living_primary(v) {
+        let because = format!("Primary ({name}) is still alive");
+        return Some(soon(v, Rule::RacePrimaryAlive, because));
     }
+    // This node wrote its timeline, so nobody on the same one can be ahead of it.
+    let mine = Some(control.checkpoint_timeline).max(v.memory.timeline_floor);
+    let overtaken = race::answers(v).any(|(_, peer)| peer.timeline > mine) || v.memory.known.timeline > mine;
+    if overtaken {
+        return None;
+    }
+    if let Err(reason) = scope_lost::everybody_answered(v) {
+        return scope_lost::wait_for_answers(v, &reason);
+    }
+    Some(act(
+        Rule::RaceAcquire,
+        Action::AcquireLeaderKey,
+        "existing data and no initialize key: taking the leader key",
+    ))
 }
 
 fn start_standby(v: &View, rule: Rule, upstream: Option<crate::job::Upstream>, because: &str) -> Decision {

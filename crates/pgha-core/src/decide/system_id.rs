@@ -2,7 +2,7 @@
 
 use alloc::format;
 
-use super::{Action, Decision, act, rest, soon};
+use super::{Action, Decision, act, rest, scope_lost, soon};
 use crate::cluster::{ClusterView, Initialize};
 use crate::pg::ControlData;
 use crate::rule::Rule;
@@ -14,13 +14,19 @@ pub(super) fn decide(v: &View, c: &ClusterView, control: &ControlData) -> Option
         Initialize::Done(id) if id == control.system_id => None,
         Initialize::Done(id) => Some(mismatch(v, c, control, &format!("{id}"))),
         Initialize::Absent | Initialize::InProgress { .. } | Initialize::Unreadable => {
-            // A standby must not restore /initialize: after etcd was wiped only the primary may (S10).
-            let standby = v.pg.says_standby() || (!v.pg.is_running() && control.recovery_signal);
-            if standby && c.leader.is_none() && v.memory.bootstrap_claim.is_none() {
+            // A standby that knows nothing of the scope must not restore /initialize: after etcd was wiped only the primary
+            // may (S10), or whom `scope_lost` lets. One that is down is started all the same when nobody founds another
+            // cluster, so that it can tell the former primary its position.
+            let down = !v.pg.is_running() && control.recovery_signal && !matches!(c.initialize, Initialize::Absent);
+            let alone = c.leader.is_none() && v.memory.bootstrap_claim.is_none();
+            if (v.pg.says_standby() || down) && alone && !scope_lost::is_known(v, c, control) {
                 return Some(soon(
                     v,
                     Rule::SystemIdUnknownStandby,
-                    "No initialize key in DCS and PostgreSQL is a standby: waiting for the primary to restore it",
+                    format!(
+                        "No initialize key in DCS and PostgreSQL is a standby: waiting for the primary to restore it. {}",
+                        scope_lost::remedy(v)
+                    ),
                 ));
             }
             None

@@ -120,8 +120,11 @@ impl Node {
 
     fn fresh(&mut self, cluster: ClusterView) {
         let now = self.view.now.mono;
+        self.note_replaced_store(&cluster, now);
         self.note_sight(&cluster, now);
+        let me = &self.view.me.name;
         let m = &mut self.view.memory;
+        m.known.note(me, &cluster);
         if let Some(config) = &cluster.config {
             if config.settings.ttl < m.settings.ttl {
                 m.longer_ttl = Some((m.settings.ttl, now.plus(m.settings.ttl)));
@@ -149,10 +152,17 @@ impl Node {
             (Initialize::InProgress { .. }, _) => m.bootstrap_claim,
             (Initialize::Absent | Initialize::Done(_) | Initialize::Unreadable, _) => None,
         };
-        for name in crate::slots::wanted_slots(&self.view.me.name, &cluster) {
-            m.slot_last_wanted.insert(name, now);
-        }
+        crate::slots::note_wanted(&mut m.slot_last_wanted, me, &cluster, self.view.pg.facts(), now);
         self.view.dcs = DcsView::Fresh(cluster);
+    }
+
+    /// A restored or emptied etcd counts its revisions anew: what was seen of the old one is compared with nothing.
+    fn note_replaced_store(&mut self, cluster: &ClusterView, now: Mono) {
+        let before = self.view.last_cluster().map(|c| c.revision);
+        if before.is_some_and(|before| cluster.revision < before) {
+            self.view.memory.store_replaced_at = Some(now);
+            self.view.memory.sight = None;
+        }
     }
 
     /// R10: remembers when a new proof of any leader was first noticed.

@@ -140,12 +140,23 @@ impl Node {
     /// Callbacks: a change of role is told once, as such, even when it took a restart.
     fn tell_role(&mut self, job: &Job, out: &mut Vec<Effect>) {
         let told = self.view.memory.told_role;
-        if matches!(job, Job::Stop { .. }) {
+        let same_role = match job {
+            Job::Stop { .. } => Some(CallbackAction::OnStop),
+            // A new primary_conninfo takes a reload and nothing else.
+            Job::Follow { .. } => Some(CallbackAction::OnReload),
+            Job::Bootstrap
+            | Job::Clone { .. }
+            | Job::Start { .. }
+            | Job::Restart { .. }
+            | Job::Promote
+            | Job::CheckDivergence { .. }
+            | Job::CrashRecovery
+            | Job::Rewind { .. }
+            | Job::DiscardDataDir { .. } => None,
+        };
+        if let Some(action) = same_role {
             let role = told.unwrap_or(CallbackRole::Uninitialized);
-            out.push(Effect::Callback {
-                action: CallbackAction::OnStop,
-                role,
-            });
+            out.push(Effect::Callback { action, role });
             return;
         }
         let Some(role) = plan::role_after(job) else { return };
@@ -160,12 +171,12 @@ impl Node {
     }
 
     pub(super) fn tended(&mut self, op: OpId) {
-        let Some((_, checkpoint)) = self.tending.take_if(|(tending, _)| *tending == op) else {
+        let Some((_, shows_later)) = self.tending.take_if(|(tending, _)| *tending == op) else {
             return;
         };
-        // The member key loses its flag only when pg_control shows the checkpoint: look soon, but not without a pause,
-        // since it may have failed.
-        if let (true, Some(d)) = (checkpoint, &mut self.decision) {
+        // The member key loses its flag only when pg_control shows the checkpoint, and tells of a pending restart only
+        // when PostgreSQL has read its files: look soon, but not without a pause, since it may have failed.
+        if let (true, Some(d)) = (shows_later, &mut self.decision) {
             let soon = self.view.now.mono.plus(decide::RACE_POLL);
             d.wake_at = Some(d.wake_at.map_or(soon, |at| at.min(soon)));
         }

@@ -36,8 +36,8 @@ const MAX_OBSERVE: Duration = Duration::from_secs(2);
 /// How often member keys of others may start a cycle.
 const MEMBER_HINT_PAUSE: Duration = Duration::from_secs(1);
 
-/// The node.
-#[derive(Debug)]
+/// The node. A clone is another future of the same past, which is what the model checks branch into.
+#[derive(Clone, Debug)]
 pub struct Node {
     view: View,
     phase: Phase,
@@ -54,7 +54,7 @@ pub struct Node {
     violations: Vec<Violation>,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 enum Phase {
     Idle,
     Gathering {
@@ -73,7 +73,7 @@ enum Phase {
 }
 
 /// What an operation in flight was for.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 enum Pending {
     Grant {
         ttl: Duration,
@@ -267,9 +267,10 @@ impl Node {
             let items = plan::tend(&self.view);
             if !items.is_empty() {
                 let op = self.op();
-                let checkpoint = items.contains(&crate::effect::Tend::Checkpoint);
-                self.tending = Some((op, checkpoint));
-                if items.contains(&crate::effect::Tend::ApplyConfiguration) {
+                let configuration = items.contains(&crate::effect::Tend::ApplyConfiguration);
+                let shows_later = configuration || items.contains(&crate::effect::Tend::Checkpoint);
+                self.tending = Some((op, shows_later));
+                if configuration {
                     self.view.memory.config_applied = self
                         .view
                         .cluster()

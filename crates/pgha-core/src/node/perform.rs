@@ -10,11 +10,9 @@ use crate::decide::Action;
 use crate::effect::Effect;
 use crate::job::{Job, StopMode};
 use crate::plan;
+use crate::race;
 use crate::units::MemberName;
 use crate::view::{Handover, HandoverReason};
-
-/// Most time for asking all peers together.
-const PEER_BUDGET: Duration = Duration::from_secs(2);
 
 impl Node {
     pub(super) fn perform(&mut self, action: Action, because: String, out: &mut Vec<Effect>) {
@@ -109,21 +107,16 @@ impl Node {
     }
 
     fn ask_peers(&mut self, who: &[MemberName], out: &mut Vec<Effect>) {
-        let peers: Vec<(MemberName, String)> = self
-            .view
-            .last_cluster()
-            .into_iter()
-            .flat_map(|c| {
-                who.iter()
-                    .filter_map(|n| Some((n.clone(), c.members.get(n)?.api_url.clone()?)))
-            })
+        let peers: Vec<(MemberName, String)> = who
+            .iter()
+            .filter_map(|name| Some((name.clone(), race::address(&self.view, name)?)))
             .collect();
         let op = self.op();
         self.phase = Phase::Acting {
             op,
             what: Pending::Peers,
         };
-        let budget = PEER_BUDGET.min(self.dcs_budget());
+        let budget = race::PEER_BUDGET.min(self.dcs_budget());
         out.push(Effect::AskPeers { op, peers, budget });
     }
 

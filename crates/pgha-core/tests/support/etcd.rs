@@ -23,7 +23,19 @@ pub fn set(w: &mut World, directive: &str, line: &mut Line) -> Result<bool, Stri
                 "fresh" => Reach::Fresh,
                 "unreachable" => Reach::Unreachable,
                 "not-read" => Reach::NotRead,
-                other => return Err(format!("etcd {other}: fresh, unreachable or not-read was expected")),
+                // Another etcd stands in its place, or its data were lost: it counts its revisions from the beginning.
+                "emptied" => {
+                    w.cluster = ClusterView {
+                        revision: Revision(3),
+                        ..ClusterView::default()
+                    };
+                    Reach::Fresh
+                }
+                other => {
+                    return Err(format!(
+                        "etcd {other}: fresh, unreachable, not-read or emptied was expected"
+                    ));
+                }
             }
         }
         "initialize" => initialize(w, line)?,
@@ -75,8 +87,14 @@ fn config(w: &mut World, line: &mut Line) -> Result<(), String> {
 }
 
 fn leader(w: &mut World, line: &mut Line) -> Result<(), String> {
-    let name = line.needs("a name or none")?;
+    let name = line.needs("a name, none or unreadable")?;
     let revision = next(w);
+    if name == "unreadable" {
+        w.cluster.leader = None;
+        let key = "/service/demo/leader".to_owned();
+        w.cluster.unreadable.push((key, "it names nobody".to_owned()));
+        return Ok(());
+    }
     let create_revision = line.number("create")?.map_or(revision, Revision);
     let lease = line.number("lease")?.map(LeaseId);
     w.cluster.leader = (name != "none").then(|| LeaderKey {
@@ -132,6 +150,10 @@ fn status(w: &mut World, line: &mut Line) -> Result<(), String> {
         optime: line.lsn("lsn")?.unwrap_or_default(),
         writer: line.value("writer").map(MemberName::new),
         released: line.flag("released"),
+        retain_slots: line
+            .value("retain")
+            .map(|names| names.split(',').map(String::from).collect())
+            .unwrap_or_default(),
         ..StatusKey::default()
     });
     Ok(())
@@ -280,7 +302,7 @@ impl MiniEtcd {
     }
 }
 
-fn lease_used(change: &Change) -> Option<LeaseId> {
+pub fn lease_used(change: &Change) -> Option<LeaseId> {
     match change {
         Change::PutLeader { lease, .. } | Change::PutMember { lease, .. } => Some(*lease),
         Change::PutInitialize { lease, .. } => *lease,
@@ -294,7 +316,7 @@ fn lease_used(change: &Change) -> Option<LeaseId> {
     }
 }
 
-fn holds(c: &ClusterView, guard: &Guard) -> bool {
+pub fn holds(c: &ClusterView, guard: &Guard) -> bool {
     match guard {
         Guard::LeaderIsMine { create_revision, lease } => c
             .leader
@@ -325,7 +347,7 @@ fn mod_revision(c: &ClusterView, key: &Key) -> Option<Revision> {
     }
 }
 
-fn apply(c: &mut ClusterView, settings: &Settings, change: &Change, revision: Revision) {
+pub fn apply(c: &mut ClusterView, settings: &Settings, change: &Change, revision: Revision) {
     match change {
         Change::PutLeader { name, lease } => {
             let create_revision = c.leader.as_ref().map_or(revision, |l| l.create_revision);

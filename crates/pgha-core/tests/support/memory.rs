@@ -3,8 +3,9 @@
 use pgha_core::effect::{CallbackRole, FenceOrder};
 use pgha_core::event::OpId;
 use pgha_core::job::JobFailure;
+use pgha_core::known::KnownCluster;
 use pgha_core::request::{RequestId, RestartRequest, RestartRole};
-use pgha_core::units::{MemberName, Revision, Timeline};
+use pgha_core::units::{MemberName, Revision, SystemId, Timeline};
 use pgha_core::view::{
     CycleFacts, Divergence, Failure, Handover, HandoverReason, ProofSight, Reinitialize, RunningJob, ScheduledRestart,
     WatchdogView,
@@ -12,7 +13,7 @@ use pgha_core::view::{
 
 use super::jobs;
 use super::line::{Line, duration};
-use super::world::{ProofSpec, START, World};
+use super::world::{ProofSpec, START, SYSTEM_ID, World, api_url};
 
 /// Sets something remembered; `false` when the directive is none of memory's.
 pub fn set(w: &mut World, directive: &str, line: &mut Line) -> Result<bool, String> {
@@ -32,6 +33,9 @@ pub fn set(w: &mut World, directive: &str, line: &mut Line) -> Result<bool, Stri
         "terminating" => w.memory.terminating = true,
         "watchdog" => w.memory.watchdog = watchdog(line)?,
         "claim" => w.memory.bootstrap_claim = line.number("rev")?.map(Revision).or(Some(w.cluster.revision)),
+        "known" => known(w, line)?,
+        "scope_empty" => w.memory.scope_empty_since = Some(w.age(line)?),
+        "store_replaced" => w.memory.store_replaced_at = Some(w.age(line)?),
         "timeline_floor" => w.memory.timeline_floor = line.number("tl")?.map(Timeline),
         "longer_ttl" => {
             let ttl = line.duration("ttl")?.ok_or("longer_ttl needs ttl=")?;
@@ -83,6 +87,24 @@ pub fn fence_order(_w: &World, line: &mut Line) -> Result<Option<FenceOrder>, St
         "none" => Ok(None),
         other => Err(format!("fence {other} is not known")),
     }
+}
+
+/// `known leader=b members=b,c tl=1 lsn=0/500`: the cluster from before etcd forgot it.
+fn known(w: &mut World, line: &mut Line) -> Result<(), String> {
+    let members = line.value("members").unwrap_or_default();
+    w.memory.known = KnownCluster {
+        system_id: Some(line.number("sysid")?.map_or(SYSTEM_ID, SystemId)),
+        leader: line.value("leader").map(MemberName::new),
+        members: members
+            .split(',')
+            .filter(|name| !name.is_empty())
+            .map(|name| (MemberName::new(name), Some(api_url(name))))
+            .collect(),
+        timeline: Some(Timeline(line.number("tl")?.unwrap_or(1))),
+        optime: line.lsn("lsn")?.unwrap_or_default(),
+        config: None,
+    };
+    Ok(())
 }
 
 fn job(w: &mut World, line: &mut Line) -> Result<(), String> {

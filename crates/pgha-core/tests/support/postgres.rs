@@ -172,7 +172,7 @@ fn facts(w: &mut World, what: &str, here: Position, line: &mut Line) -> Result<S
             .unwrap_or_else(|| "2025-12-31 00:00:00.000000+00:00".into()),
         role,
         wal_senders: Vec::new(),
-        slots: slots(w, line.flag("without_slots")),
+        slots: slots(w, line.flag("without_slots"), line.value("left_slots")),
         synchronous_standby_names: String::new(),
         synchronous_commit: "on".into(),
         pending_restart: if line.flag("pending_restart") {
@@ -187,8 +187,8 @@ fn facts(w: &mut World, what: &str, here: Position, line: &mut Line) -> Result<S
     })
 }
 
-/// What upkeep has made by now: a slot in use for each other member.
-fn slots(w: &World, none: bool) -> BTreeMap<String, Slot> {
+/// What upkeep has made by now: a slot in use for each other member. `left_slots=c,d`: slots that nobody uses.
+fn slots(w: &World, none: bool, left: Option<String>) -> BTreeMap<String, Slot> {
     let slot = Slot {
         logical: false,
         active: true,
@@ -202,7 +202,15 @@ fn slots(w: &World, none: bool) -> BTreeMap<String, Slot> {
         plugin: None,
     };
     let others = w.cluster.members.keys().filter(|name| !none && **name != w.me.name);
-    others.map(|name| (slot_name(name), slot.clone())).collect()
+    let mut slots: BTreeMap<String, Slot> = others.map(|name| (slot_name(name), slot.clone())).collect();
+    let idle = Slot { active: false, ..slot };
+    let left = left.unwrap_or_default();
+    slots.extend(
+        left.split(',')
+            .filter(|n| !n.is_empty())
+            .map(|n| (n.into(), idle.clone())),
+    );
+    slots
 }
 
 fn history_end(text: &str) -> Result<TimelineEnd, String> {
@@ -259,6 +267,7 @@ fn peer(w: &mut World, line: &mut Line) -> Result<(), String> {
         timeline: Some(Timeline(line.number("tl")?.unwrap_or(1))),
         in_recovery: Some(true),
         lsn: Some(line.lsn("lsn")?.unwrap_or(LSN)),
+        may_write: line.flag("may_write"),
         watchdog_failed: line.flag("watchdog_failed"),
         tags: Tags::default(),
     };

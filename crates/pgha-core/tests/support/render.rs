@@ -204,11 +204,12 @@ fn change(c: &Change) -> String {
         }
         Change::PutStatus(s) => {
             let writer = s.writer.as_ref().map_or("nobody", MemberName::as_str);
-            format!(
-                "put status {} by {writer}{}",
-                s.optime,
-                if s.released { " released" } else { "" }
-            )
+            let released = if s.released { " released" } else { "" };
+            let retained = match &s.retain_slots[..] {
+                [] => String::new(),
+                names => format!(" keeping slots {}", names.join(", ")),
+            };
+            format!("put status {} by {writer}{released}{retained}", s.optime)
         }
         Change::PutSync { leader, standbys, .. } => {
             let leader = leader.as_ref().map_or("nobody", MemberName::as_str);

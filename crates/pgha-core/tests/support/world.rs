@@ -235,7 +235,7 @@ impl World {
     }
 }
 
-fn node_spec(name: &str) -> NodeSpec {
+pub fn node_spec(name: &str) -> NodeSpec {
     NodeSpec {
         name: name.into(),
         scope: "demo".into(),
@@ -294,6 +294,7 @@ fn set_settings(s: &mut Settings, line: &mut Line) -> Result<(), String> {
         .number("maximum_lag_on_failover")?
         .unwrap_or(s.maximum_lag_on_failover);
     s.pause = line.yes_no("pause")?.unwrap_or(s.pause);
+    s.member_slots_ttl = line.duration("member_slots_ttl")?.unwrap_or(s.member_slots_ttl);
     s.use_slots = line.yes_no("use_slots")?.unwrap_or(s.use_slots);
     s.use_pg_rewind = line.yes_no("use_pg_rewind")?.unwrap_or(s.use_pg_rewind);
     s.remove_on_rewind_failure = line

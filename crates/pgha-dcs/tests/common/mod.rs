@@ -168,8 +168,16 @@ impl Member {
         kill(pid, signal).unwrap();
     }
 
+    /// Returns when no thread of it runs any more, which on a busy machine is some time after the signal.
     pub fn freeze(&self) {
         self.signal(Signal::SIGSTOP);
+        let tasks = format!("/proc/{}/task", self.child.as_ref().unwrap().id());
+        while !std::fs::read_dir(&tasks)
+            .unwrap()
+            .all(|task| is_stopped(&task.unwrap().path()))
+        {
+            std::thread::sleep(Duration::from_millis(1));
+        }
     }
 
     pub fn thaw(&self) {
@@ -214,6 +222,16 @@ impl Member {
             .output();
         command.expect("etcdctl is installed")
     }
+}
+
+/// Is this thread, a directory below `/proc`, stopped? One that has ended is.
+fn is_stopped(task: &Path) -> bool {
+    std::fs::read_to_string(task.join("stat")).map_or(true, |stat| {
+        // The name before it may contain anything but ends with the last bracket.
+        stat.rsplit(')')
+            .next()
+            .is_some_and(|rest| rest.trim_start().starts_with(['T', 't']))
+    })
 }
 
 impl Drop for Member {

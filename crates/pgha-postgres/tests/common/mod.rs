@@ -3,7 +3,7 @@
 
 use std::path::PathBuf;
 use std::process::Command;
-use std::sync::{Mutex, Once};
+use std::sync::{LazyLock, Mutex, Once};
 use std::time::Duration;
 
 use pgha_core::pg::{PgView, SqlRole};
@@ -15,10 +15,24 @@ use pgha_postgres::{
 };
 use tokio_util::sync::CancellationToken;
 
-pub const BIN: &str = "/usr/lib/postgresql/15/bin";
 pub const SUPER_PASSWORD: &str = "sup3r-secret";
 pub const REPLICATION_PASSWORD: &str = "rep:l\\ication";
 pub const LIMIT: Duration = Duration::from_secs(20);
+
+/// Where PostgreSQL's programs are: in `PGHA_PG_BIN`, else the newest version that Debian's packages installed.
+pub fn bin() -> &'static str {
+    static BIN: LazyLock<String> = LazyLock::new(|| {
+        std::env::var("PGHA_PG_BIN").unwrap_or_else(|_| {
+            let newest = std::fs::read_dir("/usr/lib/postgresql")
+                .expect("PostgreSQL is installed as on Debian")
+                .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<u32>().ok())
+                .filter(|major| PathBuf::from(format!("/usr/lib/postgresql/{major}/bin/initdb")).exists())
+                .max();
+            format!("/usr/lib/postgresql/{}/bin", newest.expect("some version is installed"))
+        })
+    });
+    &BIN
+}
 
 /// PostgreSQL refuses to run as root; from here on the whole process is the user `postgres`.
 pub fn drop_root() {
@@ -60,7 +74,7 @@ impl Node {
             config_dir: data_dir.clone(),
             state_dir: root.path().join("state"),
             data_dir,
-            bin_dir: Some(BIN.into()),
+            bin_dir: Some(bin().into()),
             bin_name: Default::default(),
             superuser: Credentials::new("postgres", SUPER_PASSWORD),
             replication: Credentials::new("replicator", REPLICATION_PASSWORD),
@@ -264,7 +278,7 @@ impl Node {
 
     /// Runs SQL as superuser and returns the trimmed output.
     pub fn sql(&self, sql: &str) -> String {
-        let out = Command::new(format!("{BIN}/psql"))
+        let out = Command::new(format!("{}/psql", bin()))
             .args([
                 "-X",
                 "-A",
@@ -302,6 +316,16 @@ impl Drop for Node {
     fn drop(&mut self) {
         let data = self.data();
         let server = find_postmaster(&data, "postgres").process();
+        if let Some(server) = server {
+            // An immediate shutdown removes the shared memory, which SIGKILL would leave to this machine for ever.
+            send_signal(server, Signal::QUIT).ok();
+            send_signal(server, Signal::CONT).ok();
+            let pid_file = data.join("postmaster.pid");
+            let rounds = 200;
+            (0..rounds)
+                .take_while(|_| pid_file.exists())
+                .for_each(|_| std::thread::sleep(LIMIT / rounds / 10));
+        }
         let mut all: Vec<_> = server.into_iter().flat_map(server_children).collect();
         all.extend(server);
         all.extend(orphans(&data, "postgres"));

@@ -41,6 +41,8 @@ pub struct NodeStatus {
     pub sync_standing: SyncStanding,
     /// Until when this node leads.
     pub leader_until: LeaderUntil,
+    /// PostgreSQL accepts writes, or may yet be made to under a proof that is still good.
+    pub may_write: bool,
     /// The cluster follows a remote primary.
     pub standby_cluster: bool,
     /// Maintenance mode.
@@ -294,6 +296,10 @@ fn put_own(status: &NodeStatus, put: &mut impl FnMut(&str, Value)) {
     if let Some(job) = &status.job {
         own.insert("job".to_owned(), job.as_str().into());
     }
+    // A primary says so by its role. Of any other, peers in a race must know that it may still become one.
+    if status.may_write && status.shown_role() != MemberRole::Primary {
+        own.insert("may_write".to_owned(), true.into());
+    }
     if !own.is_empty() {
         put("pgha", Value::Object(own));
     }
@@ -361,6 +367,10 @@ pub fn parse_peer(body: &[u8]) -> Result<PeerStatus, WireError> {
             .map(Timeline),
         in_recovery: None,
         lsn: None,
+        may_write: json
+            .get("pgha")
+            .and_then(|own| own.get("may_write"))
+            .is_some_and(is_truthy),
         watchdog_failed: json.get("watchdog_failed").is_some_and(is_truthy),
         tags: json
             .get("tags")

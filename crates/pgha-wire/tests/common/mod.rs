@@ -125,6 +125,7 @@ fn node(member: &str, state: MemberState, role: MemberRole, sql: Option<SqlFacts
         sql,
         sync_standing: SyncStanding::None,
         leader_until: LeaderUntil::NotLeader,
+        may_write: false,
         standby_cluster: false,
         pause: false,
         cluster_unlocked: false,

@@ -37,7 +37,7 @@ pub async fn measure(agent: Agent, timings: Timings, args: &Args) -> Result<Figu
         .agent(agent)
         .timings(timings.ttl, timings.loop_wait, timings.retry_timeout);
     let mut cluster = spec.clone().start().await?;
-    let mut figures = Figures::new(agent, timings, version(&cluster).await?);
+    let mut figures = Figures::new(agent, timings, version(agent, &cluster).await?);
     if timings == Timings::PATRONI {
         at_rest(&mut cluster, Duration::from_secs(args.rest_seconds), &mut figures).await?;
         rest_api(&cluster, &mut figures).await?;
@@ -59,7 +59,11 @@ pub async fn measure(agent: Agent, timings: Timings, args: &Args) -> Result<Figu
     Ok(figures)
 }
 
-async fn version(cluster: &Cluster) -> Result<String> {
+/// pgha's REST API tells the version of Patroni that it is compatible with; its own is that of this workspace.
+async fn version(agent: Agent, cluster: &Cluster) -> Result<String> {
+    if agent == Agent::Pgha {
+        return Ok(env!("CARGO_PKG_VERSION").to_owned());
+    }
     let status = cluster.node(0)?.get("/patroni").await?.json()?;
     let version = status.pointer("/patroni/version").and_then(|version| version.as_str());
     Ok(version.unwrap_or("unknown").to_owned())

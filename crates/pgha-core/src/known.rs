@@ -1,0 +1,155 @@
+//! The cluster as it was while somebody led: for the race when keys have vanished, and for the day etcd has lost the scope.
+
+use alloc::collections::BTreeMap;
+use alloc::string::String;
+
+use crate::cluster::{ClusterView, Initialize};
+use crate::units::{Lsn, MemberName, SystemId, Timeline};
+
+/// Most members that are remembered. A cluster that has more counts as not known completely.
+pub const MAX_KNOWN_MEMBERS: usize = 128;
+
+/// What is remembered of the cluster.
+///
+/// Whoever is a member while somebody leads is remembered, with its address, until a view with a leader lacks it. A
+/// view without a leader takes nobody away: a lease that etcd dropped takes the leader's own member key along, and an
+/// etcd that was emptied takes all of them. A new system identifier under `/initialize` begins the memory anew.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct KnownCluster {
+    /// `/initialize`, as last read.
+    pub system_id: Option<SystemId>,
+    /// Who led last.
+    pub leader: Option<MemberName>,
+    /// The other members, with the address to ask them at, if they published one.
+    pub members: BTreeMap<MemberName, Option<String>>,
+    /// The highest timeline known from `/history` or from a leader's member key.
+    pub timeline: Option<Timeline>,
+    /// The position published last.
+    pub optime: Lsn,
+    /// The text of `/config`, as last read: what a leader restores when the key is lost.
+    pub config: Option<String>,
+}
+
+impl KnownCluster {
+    /// Takes in what was read.
+    pub fn note(&mut self, me: &MemberName, cluster: &ClusterView) {
+        if let Initialize::Done(id) = cluster.initialize {
+            if self.system_id.is_some_and(|known| known != id) {
+                *self = KnownCluster::default();
+            }
+            self.system_id = Some(id);
+        }
+        if let Some(leader) = cluster.leader_name() {
+            self.members
+                .retain(|name, _| name == leader || cluster.members.contains_key(name));
+            self.leader = Some(leader.clone());
+            self.remember(me, leader, None);
+            let timeline = cluster.members.get(leader).and_then(|m| m.timeline);
+            self.timeline = self.timeline.max(timeline);
+        }
+        for (name, member) in &cluster.members {
+            self.remember(me, name, member.api_url.as_ref());
+        }
+        self.timeline = self.timeline.max(cluster.timeline_by_history());
+        if let Some(status) = &cluster.status {
+            self.optime = status.optime;
+        }
+        if let Some(config) = &cluster.config {
+            self.config = Some(config.text.clone());
+        }
+    }
+
+    fn remember(&mut self, me: &MemberName, name: &MemberName, api_url: Option<&String>) {
+        if name == me || (self.members.len() >= MAX_KNOWN_MEMBERS && !self.members.contains_key(name)) {
+            return;
+        }
+        let known = self.members.entry(name.clone()).or_default();
+        if api_url.is_some() {
+            *known = api_url.cloned();
+        }
+    }
+
+    /// May there be members that are not remembered?
+    pub fn is_incomplete(&self) -> bool {
+        self.members.len() >= MAX_KNOWN_MEMBERS
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use alloc::format;
+
+    use super::{KnownCluster, MAX_KNOWN_MEMBERS};
+    use crate::cluster::{ClusterView, Initialize, LeaderKey, Member};
+    use crate::units::{MemberName, SystemId};
+
+    fn view(leader: Option<&str>, members: &[&str]) -> ClusterView {
+        let member = |name: &&str| {
+            let member = Member {
+                api_url: Some(format!("http://{name}")),
+                ..Member::default()
+            };
+            (MemberName::from(*name), member)
+        };
+        ClusterView {
+            initialize: Initialize::Done(SystemId(42)),
+            leader: leader.map(|name| LeaderKey {
+                name: name.into(),
+                create_revision: Default::default(),
+                mod_revision: Default::default(),
+                lease: None,
+            }),
+            members: members.iter().map(member).collect(),
+            ..ClusterView::default()
+        }
+    }
+
+    fn names(known: &KnownCluster) -> alloc::vec::Vec<&str> {
+        known.members.keys().map(MemberName::as_str).collect()
+    }
+
+    #[test]
+    fn members_that_vanish_while_nobody_leads_are_remembered_until_somebody_leads_without_them() {
+        let me = "a".into();
+        let mut known = KnownCluster::default();
+        known.note(&me, &view(Some("b"), &["a", "b", "c"]));
+        known.note(&me, &view(None, &["a"]));
+        assert_eq!(names(&known), ["b", "c"]);
+        assert_eq!(known.members[&"b".into()].as_deref(), Some("http://b"));
+        known.note(&me, &view(Some("c"), &["a", "c"]));
+        assert_eq!(names(&known), ["c"]);
+    }
+
+    #[test]
+    fn a_leader_without_a_member_key_keeps_the_address_it_had() {
+        let me = "a".into();
+        let mut known = KnownCluster::default();
+        known.note(&me, &view(Some("b"), &["a", "b"]));
+        known.note(&me, &view(Some("b"), &["a"]));
+        assert_eq!(known.members[&"b".into()].as_deref(), Some("http://b"));
+    }
+
+    #[test]
+    fn another_system_identifier_is_another_cluster() {
+        let me = "a".into();
+        let mut known = KnownCluster::default();
+        known.note(&me, &view(Some("b"), &["a", "b"]));
+        let other = ClusterView {
+            initialize: Initialize::Done(SystemId(43)),
+            ..view(None, &["a"])
+        };
+        known.note(&me, &other);
+        assert!(known.members.is_empty());
+    }
+
+    #[test]
+    fn names_that_come_and_go_without_a_leader_are_bounded() {
+        let me = "a".into();
+        let mut known = KnownCluster::default();
+        for i in 0..2 * MAX_KNOWN_MEMBERS {
+            known.note(&me, &view(None, &[&format!("m{i}")]));
+        }
+        assert_eq!(known.members.len(), MAX_KNOWN_MEMBERS);
+        assert!(known.is_incomplete());
+    }
+}

@@ -1,0 +1,18 @@
+//! S3: a promotion begins only with a proof, of the very key that etcd has, made before the facts were read.
+
+use crate::world::World;
+
+pub(super) fn check(world: &World, i: usize) -> Option<String> {
+    let node = &world.nodes[i];
+    let view = node.agent.as_ref()?.view();
+    let (Some(proof), Some(cluster)) = (view.memory.proof, view.cluster()) else {
+        return Some(format!("S3: {} promotes without proof or facts", node.name));
+    };
+    let written = world
+        .etcd
+        .log
+        .get(&proof.revision.0)
+        .is_some_and(|keys| keys.iter().any(|k| k.ends_with("/status")));
+    let ordered = cluster.revision >= proof.revision && proof.deadline > world.boot(i);
+    (!written || !ordered).then(|| format!("S3: {} promotes without a good proof", node.name))
+}
