@@ -37,6 +37,10 @@ unit:
 cluster *ARGS: build-agents
     {{ runner }} -p pgha-integration {{ ARGS }}
 
+# Real faults on real clusters, every scenario of integration/faults or those named (`just faults F01 F17`); as root.
+faults *NAMES: build-agents
+    target/debug/pgha-faults {{ NAMES }}
+
 # The programs that the cluster tests start.
 build-agents:
     cargo build -p pgha-agent -p pgha-ctl -p pgha-integration --bins
@@ -50,6 +54,7 @@ lint: && not-checked
 # Names and counts what `lint` could not check here.
 [private]
 not-checked:
+    @if [ -x target/debug/pgha-faults ]; then target/debug/pgha-faults --list | sed -n 's/SKIPPED, /NOT CHECKED: /; s/^\(.*\): \(NOT CHECKED\): /\2: fault scenario \1: /p'; fi
     @if ! command -v cargo-deny >/dev/null; then echo "NOT CHECKED: 1 of 3 lints, deny.toml (bans, licences and sources of the dependencies): cargo-deny is not installed; \`just setup-dev\` installs it"; fi
 
 # Known security faults of the dependencies. Fetches the list of them.

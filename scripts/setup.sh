@@ -29,6 +29,7 @@ need protoc protobuf-compiler
 [ -e /usr/include/google/protobuf/descriptor.proto ] || packages="$packages libprotobuf-dev"
 need ip iproute2
 need nft nftables
+need strace strace
 need pkill procps
 need openssl openssl
 need cc build-essential

@@ -14,9 +14,11 @@ use crate::config::{NodeConfig, merge};
 use crate::etcd::Etcd;
 use crate::haproxy::Haproxy;
 use crate::http;
-use crate::net::{AddressBlock, free_ports};
+use crate::net::{AddressBlock, Addresses};
+use crate::netns::Lan;
 use crate::node::Node;
 use crate::programs;
+use crate::rig;
 use crate::scratch::Scratch;
 use crate::secrets::Secrets;
 use crate::sql::Sql;
@@ -47,6 +49,9 @@ pub struct ClusterSpec {
     pub haproxy: Option<HaproxyAt>,
     /// Whether a commit waits for a standby.
     pub quorum_commit: bool,
+    /// Whether every node and every member of etcd is a host of its own. The thread that starts it must have a private
+    /// network ([`crate::netns::enter_private`]); HAProxy is not to be had then.
+    pub own_hosts: bool,
     /// Whether the logs go to `target/integration-logs/SCOPE` at the end.
     pub keep_logs: bool,
 }
@@ -82,6 +87,7 @@ impl ClusterSpec {
             local: json!({}),
             haproxy: None,
             quorum_commit: false,
+            own_hosts: false,
             keep_logs: true,
         }
     }
@@ -134,22 +140,36 @@ impl ClusterSpec {
         self
     }
 
+    /// Every node and every member of etcd becomes a host of its own.
+    pub fn own_hosts(mut self) -> Self {
+        self.own_hosts = true;
+        self
+    }
+
     /// Starts etcd and prepares every node, without starting any.
     pub async fn prepare(self) -> Result<Cluster> {
         let scratch = Arc::new(Scratch::new(
             self.keep_logs.then(|| self.scope.clone()),
             RunAs::detect()?,
         )?);
-        let block = AddressBlock::claim()?;
+        ensure!(
+            self.haproxy.is_none() || !self.own_hosts,
+            "HAProxy has no place on the hosts' network"
+        );
+        let addresses = if self.own_hosts {
+            Addresses::Lan(Lan::new()?)
+        } else {
+            Addresses::Block(AddressBlock::claim()?)
+        };
         let secrets = Secrets::draw()?;
-        let etcd = Etcd::start(&scratch, &block, self.etcd_members).await?;
+        let etcd = Etcd::start(&scratch, &addresses, self.etcd_members).await?;
         let mut nodes = Vec::new();
         for (host, number) in (FIRST_HOST..).zip(1..=self.nodes) {
             let place = Place {
                 host,
                 name: format!("pg{number}"),
             };
-            nodes.push(place.node(&self, &scratch, &block, &secrets, &etcd.endpoints())?);
+            nodes.push(place.node(&self, &scratch, &addresses, &secrets, &etcd.endpoints())?);
         }
         let haproxy = match self.haproxy {
             None => None,
@@ -158,7 +178,12 @@ impl ClusterSpec {
                     .iter()
                     .map(|node| (node.name.clone(), node.postgres, node.rest.port()))
                     .collect();
-                Some(Haproxy::start(&scratch, &block, &servers, at == HaproxyAt::Localhost)?)
+                Some(Haproxy::start(
+                    &scratch,
+                    &addresses,
+                    &servers,
+                    at == HaproxyAt::Localhost,
+                )?)
             }
         };
         Ok(Cluster {
@@ -167,22 +192,25 @@ impl ClusterSpec {
             etcd,
             secrets,
             spec: self,
-            block,
+            addresses,
             scratch,
         })
     }
 
-    /// Starts everything and waits until the cluster is whole.
-    pub async fn start(self) -> Result<Cluster> {
+    /// As [`ClusterSpec::start`], with a file system of this size for every node. It takes own hosts.
+    pub(crate) async fn start_on_small_disks(self, size: &str) -> Result<Cluster> {
         let mut cluster = self.prepare().await?;
         for node in &mut cluster.nodes {
-            node.start()?;
+            rig::mount_small_disk(&node.dir, size)?;
+            cluster.scratch.user().own(&node.dir)?;
+            node.configure(&json!({}))?;
         }
-        cluster.wait_whole(BOOT_LIMIT).await?;
-        if cluster.spec.quorum_commit {
-            cluster.set_parameter("synchronous_standby_names", "ANY 1 (*)").await?;
-        }
-        Ok(cluster)
+        cluster.boot().await
+    }
+
+    /// Starts everything and waits until the cluster is whole.
+    pub async fn start(self) -> Result<Cluster> {
+        self.prepare().await?.boot().await
     }
 }
 
@@ -197,19 +225,20 @@ impl Place {
         self,
         spec: &ClusterSpec,
         scratch: &Arc<Scratch>,
-        block: &AddressBlock,
+        addresses: &Addresses,
         secrets: &Secrets,
         etcd: &[SocketAddrV4],
     ) -> Result<Node> {
-        let ip = block.host(self.host);
+        let site = addresses.site(self.host)?;
         let dir = scratch.dir(&self.name)?;
-        let [postgres, rest] = free_ports(ip, [5432, 8008])?;
+        let [postgres, rest] = site.ports([5432, 8008])?;
         let bin_dir = programs::postgres_bin()?;
         let config = NodeConfig {
             scope: &spec.scope,
             name: &self.name,
             postgres,
             rest,
+            network: &addresses.cidr(),
             dir: &dir,
             bin_dir: &bin_dir,
             etcd,
@@ -223,6 +252,7 @@ impl Place {
             settings,
             postgres,
             rest,
+            host: site.host,
             agent: spec.agent,
             scratch: Arc::clone(scratch),
             password: secrets.superuser.clone(),
@@ -246,12 +276,23 @@ pub struct Cluster {
     /// Passwords.
     pub secrets: Secrets,
     spec: ClusterSpec,
-    block: AddressBlock,
+    addresses: Addresses,
     // Last, so that its own kill finds what the others left.
     scratch: Arc<Scratch>,
 }
 
 impl Cluster {
+    async fn boot(mut self) -> Result<Cluster> {
+        for node in &mut self.nodes {
+            node.start()?;
+        }
+        self.wait_whole(BOOT_LIMIT).await?;
+        if self.spec.quorum_commit {
+            self.set_parameter("synchronous_standby_names", "ANY 1 (*)").await?;
+        }
+        Ok(self)
+    }
+
     /// The scratch directory.
     pub fn scratch(&self) -> &Scratch {
         &self.scratch
@@ -277,7 +318,7 @@ impl Cluster {
         let node = place.node(
             &self.spec,
             &self.scratch,
-            &self.block,
+            &self.addresses,
             &self.secrets,
             &self.etcd.endpoints(),
         )?;

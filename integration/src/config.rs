@@ -17,6 +17,8 @@ pub struct NodeConfig<'a> {
     pub postgres: SocketAddrV4,
     /// Where the REST API listens.
     pub rest: SocketAddrV4,
+    /// Who may connect to PostgreSQL.
+    pub network: &'a str,
     /// The node's directory.
     pub dir: &'a Path,
     /// PostgreSQL's programs.
@@ -65,8 +67,8 @@ impl NodeConfig<'_> {
                 },
                 "pg_hba": [
                     "local all all scram-sha-256",
-                    "host all all 127.0.0.0/8 scram-sha-256",
-                    "host replication replicator 127.0.0.0/8 scram-sha-256",
+                    format!("host all all {} scram-sha-256", self.network),
+                    format!("host replication replicator {} scram-sha-256", self.network),
                 ],
             },
             "watchdog": {"mode": "off"},

@@ -5,7 +5,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 
-use crate::net::{AddressBlock, free_ports};
+use crate::net::{Addresses, free_ports};
 use crate::process::Process;
 use crate::programs;
 use crate::scratch::Scratch;
@@ -30,12 +30,12 @@ pub type Server = (String, SocketAddrV4, u16);
 
 impl Haproxy {
     /// Starts HAProxy in front of these servers; `on_localhost` makes it listen on 127.0.0.1 for people.
-    pub fn start(scratch: &Scratch, block: &AddressBlock, servers: &[Server], on_localhost: bool) -> Result<Self> {
+    pub fn start(scratch: &Scratch, addresses: &Addresses, servers: &[Server], on_localhost: bool) -> Result<Self> {
         let program = programs::find("haproxy")?;
         let ip = if on_localhost {
             std::net::Ipv4Addr::LOCALHOST
         } else {
-            block.host(HOST)
+            addresses.site(HOST)?.ip
         };
         let [read_write, read_only, statistics] = free_ports(ip, [5000, 5001, 7000])?;
         let shipped = programs::repository().join("config/haproxy.cfg");

@@ -14,6 +14,7 @@ use serde_json::Value;
 use crate::agent::Agent;
 use crate::config::{merge, render_yaml};
 use crate::http::{self, Answer};
+use crate::netns::NetHost;
 use crate::process::{self, Found, Process, Usage};
 use crate::scratch::Scratch;
 use crate::sql::Sql;
@@ -40,6 +41,8 @@ pub struct Node {
     pub postgres: SocketAddrV4,
     /// Where the REST API listens.
     pub rest: SocketAddrV4,
+    /// The host, if it is not this one.
+    pub host: Option<Arc<NetHost>>,
     pub(crate) agent: Agent,
     pub(crate) scratch: Arc<Scratch>,
     pub(crate) password: String,
@@ -67,7 +70,14 @@ impl Node {
     /// Starts the agent.
     pub fn start(&mut self) -> Result<()> {
         let command = self.agent.command(&self.scratch, &self.dir, &self.config)?;
-        self.process = Some(Process::start(command, self.scratch.user(), &self.dir, &self.log)?);
+        let host = self.host.as_deref();
+        self.process = Some(Process::start_on(
+            host,
+            command,
+            self.scratch.user(),
+            &self.dir,
+            &self.log,
+        )?);
         Ok(())
     }
 

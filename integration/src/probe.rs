@@ -134,7 +134,8 @@ impl Drop for WritabilityProbe {
     }
 }
 
-fn overlaps(accepted: &[Accepted]) -> Vec<(Accepted, Accepted)> {
+/// Pairs that prove that two nodes were primary at once.
+pub(crate) fn overlaps(accepted: &[Accepted]) -> Vec<(Accepted, Accepted)> {
     let mut first_owner: BTreeMap<i32, &Accepted> = BTreeMap::new();
     let mut found = Vec::new();
     for write in accepted {

@@ -16,6 +16,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use crate::boottime;
+use crate::netns::NetHost;
 use crate::programs::base_name;
 use crate::user::RunAs;
 
@@ -37,7 +38,18 @@ pub struct Process {
 impl Process {
     /// Starts `command` as `user` in `dir`, in a process group of its own so that a terminal's ctrl-C reaches only us.
     /// What it writes is appended to `log`.
-    pub fn start(mut command: Command, user: &RunAs, dir: &Path, log: &Path) -> Result<Self> {
+    pub fn start(command: Command, user: &RunAs, dir: &Path, log: &Path) -> Result<Self> {
+        Self::start_on(None, command, user, dir, log)
+    }
+
+    /// The same on a host of its own.
+    pub fn start_on(
+        host: Option<&NetHost>,
+        mut command: Command,
+        user: &RunAs,
+        dir: &Path,
+        log: &Path,
+    ) -> Result<Self> {
         let out = File::options()
             .create(true)
             .append(true)
@@ -52,9 +64,11 @@ impl Process {
             .stdin(Stdio::null())
             .stdout(out)
             .stderr(err);
-        let child = command
-            .spawn()
-            .with_context(|| format!("cannot start {:?}", command.get_program()))?;
+        let spawned = match host {
+            None => command.spawn(),
+            Some(host) => host.enter(|| command.spawn())?,
+        };
+        let child = spawned.with_context(|| format!("cannot start {:?}", command.get_program()))?;
         Ok(Self { child, exit: None })
     }
 

@@ -21,7 +21,7 @@ const MAY_IMPORT: [(&str, &[&str]); 9] = [
         "pgha-agent",
         &["pgha-core", "pgha-wire", "pgha-dcs", "pgha-api", "pgha-postgres"],
     ),
-    ("pgha-integration", &[]),
+    ("pgha-integration", &["pgha-sim"]),
 ];
 /// Outside crates that do I/O, ask the system or draw random numbers: none of them belongs below the pure crates.
 const IMPURE: [&str; 13] = [

@@ -10,6 +10,7 @@ mod network;
 mod operator;
 mod postgres;
 mod process;
+mod real;
 
 use crate::etcd::Time;
 use crate::plan::{Lasts, Target};
@@ -26,7 +27,7 @@ pub struct FaultKind {
     pub span: Span,
     /// From where to where the slot `NUMBER` or `TIME` (milliseconds) is drawn.
     pub range: (i64, i64),
-    /// How often it is drawn compared with others.
+    /// How often it is drawn compared with others; 0: never.
     pub weight: u64,
     /// It begins.
     pub begin: fn(&mut World, &Hit),
@@ -81,6 +82,7 @@ pub fn kinds() -> impl Iterator<Item = &'static FaultKind> {
         postgres::KINDS,
         clock::KINDS,
         operator::KINDS,
+        real::KINDS,
     ]
     .into_iter()
     .flatten()

@@ -25,15 +25,20 @@ impl Plan {
                 last.lasts = Lasts::Ever;
             }
         }
-        Plan { seed, settings, faults }
+        Plan {
+            seed,
+            settings,
+            faults,
+            leader: None,
+        }
     }
 }
 
 fn draw_kinds(r: &mut Rng) -> Vec<&'static FaultKind> {
     let likely = [100, 300, 600, 1000][r.index(4)];
-    let mut existing: Vec<_> = kinds().filter(|_| r.chance(likely)).collect();
+    let all: Vec<_> = kinds().filter(|kind| kind.weight > 0).collect();
+    let mut existing: Vec<_> = all.iter().copied().filter(|_| r.chance(likely)).collect();
     if existing.is_empty() {
-        let all: Vec<_> = kinds().collect();
         existing.push(all[r.index(all.len())]);
     }
     existing

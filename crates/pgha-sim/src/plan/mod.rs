@@ -19,6 +19,18 @@ pub struct Plan {
     pub settings: SimSettings,
     /// What happens to it, in order of time.
     pub faults: Vec<PlannedFault>,
+    /// What must have become of the leader in the end. Chance may decide otherwise in the simulator, so only a run on real
+    /// machines is held to it.
+    pub leader: Option<LeaderFate>,
+}
+
+/// Who leads at the end, compared with the begin.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum LeaderFate {
+    /// The same node, without a pause.
+    Stays,
+    /// Another node.
+    Moves,
 }
 
 /// One thing that will happen.

@@ -4,6 +4,7 @@
 //! seed 17
 //! nodes 3
 //! ttl 30
+//! leader moves
 //! at 12.5s cut n1 from etcd for 20s
 //! at 40s kill postgres leader
 //! at 60s kill node n2 for ever
@@ -14,7 +15,7 @@ use std::fmt;
 use crate::etcd::Time;
 use crate::faults::{FaultKind, Slot, Span, kinds};
 use crate::network::MAX_NODES;
-use crate::plan::{Lasts, Plan, PlannedFault, Target};
+use crate::plan::{Lasts, LeaderFate, Plan, PlannedFault, Target};
 use crate::settings::{KNOBS, SimSettings};
 use crate::world::MS;
 
@@ -42,6 +43,7 @@ impl Plan {
             seed: 0,
             settings: SimSettings::default(),
             faults: Vec::new(),
+            leader: None,
         };
         let mut seen: Vec<&str> = Vec::new();
         for (number, line) in text.lines().enumerate() {
@@ -81,6 +83,10 @@ impl Plan {
                 self.seed = value.parse().map_err(|e| format!("seed {value}: {e}"))?;
                 Ok(())
             }
+            ["leader", fate] => {
+                self.leader = Some(parse_fate(fate)?);
+                Ok(())
+            }
             [name, value] => match KNOBS.iter().find(|k| k.name == *name) {
                 Some(knob) => (knob.set)(&mut self.settings, value).map_err(|e| format!("{name} {value}: {e}")),
                 None => Err(format!("there is no setting `{name}`")),
@@ -102,6 +108,11 @@ impl fmt::Display for Plan {
             if value != (knob.get)(&usual) {
                 writeln!(f, "{} {value}", knob.name)?;
             }
+        }
+        match self.leader {
+            None => {}
+            Some(LeaderFate::Stays) => writeln!(f, "leader stays")?,
+            Some(LeaderFate::Moves) => writeln!(f, "leader moves")?,
         }
         self.faults.iter().try_for_each(|fault| writeln!(f, "{fault}"))
     }
@@ -209,6 +220,14 @@ fn match_form(kind: &'static FaultKind, at: Time, words: &[&str]) -> Result<Plan
     match given.next() {
         None => Ok(fault),
         Some(more) => Err((kind.words().count(), format!("`{more}` is too much"))),
+    }
+}
+
+fn parse_fate(word: &str) -> Result<LeaderFate, String> {
+    match word {
+        "stays" => Ok(LeaderFate::Stays),
+        "moves" => Ok(LeaderFate::Moves),
+        _ => Err(format!("leader {word}: `stays` or `moves` was expected")),
     }
 }
 

@@ -1,0 +1,52 @@
+//! Faults that only real machines have. They stand here so that one file drives both: the simulator, which has no kernel,
+//! passes over them and draws none; `pgha-faults` injects them.
+
+use super::{FaultKind, Span, nothing};
+
+pub(super) const KINDS: &[FaultKind] = &[
+    instant("backend killed", "kill backend NODE"),
+    passing("processes stopped", "stop checkpointer NODE"),
+    passing("wal senders stopped", "stop walsenders NODE"),
+    passing("client backends stopped", "stop backends NODE"),
+    passing("REST cut", "cut rest of NODE"),
+    passing("etcd member cut from a node", "cut NODE from etcd member NUMBER"),
+    passing(
+        "etcd member isolated with a node",
+        "isolate etcd member NUMBER with NODE",
+    ),
+    passing("etcd member stopped", "stop etcd member NUMBER"),
+    passing("etcd member killed", "kill etcd member NUMBER"),
+    instant("etcd leader moved", "move etcd leader"),
+    instant("etcd compacted", "compact etcd"),
+    passing("etcd without space", "fill etcd"),
+    passing("processor taken away", "throttle node NODE to NUMBER percent"),
+    passing("disk full", "fill disk of NODE"),
+    passing("slow fsync", "delay fsync of NODE by TIME"),
+    passing("archive_command hangs", "hang archive of NODE"),
+    passing("table locked", "lock catalog of NODE"),
+    instant("PostgreSQL restarted", "restart postgres NODE"),
+    instant("agents restarted", "restart agents"),
+    instant("everything restarted", "restart everything"),
+    passing("maintenance mode", "pause cluster"),
+    instant("new copy asked for", "reinitialize NODE"),
+];
+
+const fn instant(name: &'static str, form: &'static str) -> FaultKind {
+    of_span(name, form, Span::Instant)
+}
+
+const fn passing(name: &'static str, form: &'static str) -> FaultKind {
+    of_span(name, form, Span::Passing)
+}
+
+const fn of_span(name: &'static str, form: &'static str, span: Span) -> FaultKind {
+    FaultKind {
+        name,
+        form,
+        span,
+        range: (0, 0),
+        weight: 0,
+        begin: nothing,
+        end: nothing,
+    }
+}
