@@ -51,11 +51,10 @@ lint: && not-checked
     cargo clippy --workspace --all-targets -- -D warnings
     if command -v cargo-deny >/dev/null; then cargo deny --offline check --hide-inclusion-graph bans licenses sources; fi
 
-# Names and counts what `lint` could not check here.
+# Names and counts what could not be checked here.
 [private]
 not-checked:
-    @if [ -x target/debug/pgha-faults ]; then target/debug/pgha-faults --list | sed -n 's/SKIPPED, /NOT CHECKED: /; s/^\(.*\): \(NOT CHECKED\): /\2: fault scenario \1: /p'; fi
-    @if ! command -v cargo-deny >/dev/null; then echo "NOT CHECKED: 1 of 3 lints, deny.toml (bans, licences and sources of the dependencies): cargo-deny is not installed; \`just setup-dev\` installs it"; fi
+    @sh scripts/not-checked.sh
 
 # Known security faults of the dependencies. Fetches the list of them.
 advisories:

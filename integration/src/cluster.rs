@@ -18,7 +18,7 @@ use crate::net::{AddressBlock, Addresses};
 use crate::netns::Lan;
 use crate::node::Node;
 use crate::programs;
-use crate::rig;
+use crate::rig::disk::SmallDisk;
 use crate::scratch::Scratch;
 use crate::secrets::Secrets;
 use crate::sql::Sql;
@@ -193,6 +193,7 @@ impl ClusterSpec {
             secrets,
             spec: self,
             addresses,
+            disks: Vec::new(),
             scratch,
         })
     }
@@ -201,7 +202,7 @@ impl ClusterSpec {
     pub(crate) async fn start_on_small_disks(self, size: &str) -> Result<Cluster> {
         let mut cluster = self.prepare().await?;
         for node in &mut cluster.nodes {
-            rig::mount_small_disk(&node.dir, size)?;
+            cluster.disks.push(SmallDisk::mount(&node.dir, size)?);
             cluster.scratch.user().own(&node.dir)?;
             node.configure(&json!({}))?;
         }
@@ -277,6 +278,7 @@ pub struct Cluster {
     pub secrets: Secrets,
     spec: ClusterSpec,
     addresses: Addresses,
+    disks: Vec<SmallDisk>,
     // Last, so that its own kill finds what the others left.
     scratch: Arc<Scratch>,
 }

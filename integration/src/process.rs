@@ -21,7 +21,7 @@ use crate::programs::base_name;
 use crate::user::RunAs;
 
 /// The variable that marks every process of a cluster; its value is the node's directory.
-pub const MARK: &str = "PGHA_SCRATCH";
+pub const MARK: &str = "SCRATCH_OF_PGHA";
 /// Programs that are also recognised by their working directory or arguments, because PostgreSQL overwrites the
 /// environment that the kernel shows. Other programs are not: somebody may be reading a log there.
 const SERVERS: [&str; 5] = ["postgres", "etcd", "haproxy", "pgha", "pgha-fence"];

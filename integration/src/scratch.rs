@@ -32,7 +32,7 @@ while [ $round -lt 20 ]; do
     exe=$(readlink "$p/exe" 2>/dev/null) || continue
     mine=0
     case "$exe" in "$dir"/*) mine=1 ;; esac
-    if [ $mine = 0 ] && tr '\0' '\n' <"$p/environ" 2>/dev/null | grep -q "^PGHA_SCRATCH=$dir"; then mine=1; fi
+    if [ $mine = 0 ] && tr '\0' '\n' <"$p/environ" 2>/dev/null | grep -q "^SCRATCH_OF_PGHA=$dir"; then mine=1; fi
     if [ $mine = 0 ]; then
       case "${exe##*/}" in
         postgres|etcd|haproxy|pgha|pgha-fence)

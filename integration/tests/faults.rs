@@ -1,7 +1,7 @@
 //! A dozen of the fault scenarios, one test each; `just faults` runs all of them.
 //!
-//! Where the kernel or the rights lack a means, a test passes without having run. `pgha-faults --list`, which the test
-//! command calls at its end, names and counts those.
+//! Where the kernel or the rights lack a means, a test passes without having run; the test command names those at its end
+//! (`scripts/not-checked.sh`).
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 use pgha_integration::rig::{directory, scenarios};

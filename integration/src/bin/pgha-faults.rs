@@ -46,7 +46,7 @@ fn run(cli: &Cli) -> Result<ExitCode> {
                     passed += 1;
                 }
                 Err(error) => {
-                    println!("{}  {}: FAILED\n{error:?}", scenario.name, scenario.title);
+                    println!("{}  {}: FAILED: {error:#}", scenario.name, scenario.title);
                     failed.push(scenario.name.as_str());
                 }
             },

@@ -1,6 +1,8 @@
 //! Injects the faults of scenario files into a real cluster, and takes them back.
 
 use std::collections::BTreeSet;
+use std::fs::File;
+use std::io::{ErrorKind, Write};
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
@@ -17,7 +19,7 @@ use serde_json::{Value, json};
 use super::cgroup::Group;
 use crate::cluster::{BOOT_LIMIT, Cluster};
 use crate::http;
-use crate::netns::{Drop, Way, run};
+use crate::netns::{Drop, Way};
 use crate::node::Node;
 use crate::programs;
 use crate::sql::Sql;
@@ -293,9 +295,9 @@ fn isolate(cluster: &Cluster, node: usize, member: usize) -> Result<Active> {
 
 // ---- processes ----
 
-/// A backend that serves a client, as PostgreSQL titles it: `postgres: user database address activity`.
+/// A backend that serves a client, as PostgreSQL titles it: `postgres: cluster_name: user database address activity`.
 fn is_client(title: &str, program: &str) -> bool {
-    program == "postgres" && title.starts_with("postgres: postgres ")
+    program == "postgres" && title.contains(": postgres postgres ")
 }
 
 fn chosen(node: &Node, which: impl Fn(&str, &str) -> bool) -> Result<Vec<Pid>> {
@@ -323,15 +325,20 @@ fn stop(node: &Node, which: impl Fn(&str, &str) -> bool) -> Result<Active> {
 
 /// Takes all the space that is left; the node's directory must be a small file system of its own.
 fn fill_disk(node: &Node) -> Result<Active> {
-    let free = statvfs(&node.dir).context("statvfs")?;
-    let bytes = free.blocks_available() * free.fragment_size();
-    let file = node.dir.join("filler");
-    ensure!(bytes < 1 << 31, "{} is no small file system", node.dir.display());
-    run(
-        Command::new("fallocate").arg("-l").arg(bytes.to_string()).arg(&file),
-        "",
-    )?;
-    Ok(Active::File(file))
+    let size = statvfs(&node.dir).context("statvfs")?;
+    let all = size.blocks() * size.fragment_size();
+    ensure!(all < 1 << 31, "{} is no small file system", node.dir.display());
+    let path = node.dir.join("filler");
+    let mut file = File::create(&path)?;
+    let chunk = vec![0; 1 << 16];
+    for _ in 0..=all / (1 << 16) {
+        match file.write_all(&chunk) {
+            Ok(()) => {}
+            Err(error) if error.kind() == ErrorKind::StorageFull => return Ok(Active::File(path)),
+            Err(error) => return Err(error).context("cannot fill the disk"),
+        }
+    }
+    bail!("{} took more than its size", node.dir.display())
 }
 
 fn delay_fsync(node: &Node, ms: usize) -> Result<Active> {
@@ -405,7 +412,8 @@ async fn restart_agents(cluster: &mut Cluster) -> Result<Active> {
 
 /// Everything is stopped, the leader first, and started in the same order.
 async fn restart_everything(cluster: &mut Cluster) -> Result<Active> {
-    let leader = resolve(cluster, None).await?;
+    // etcd may be away too; then it does not matter who led.
+    let leader = resolve(cluster, None).await.unwrap_or(0);
     let order: Vec<usize> = std::iter::once(leader).chain(cluster.others(leader)).collect();
     for number in order.iter().rev() {
         cluster.node_mut(*number)?.kill_node()?;

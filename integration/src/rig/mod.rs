@@ -8,6 +8,7 @@
 //! *Absent on purpose:* bounds in seconds. How long writes were blocked is printed, not judged: machines are noisy.
 
 mod cgroup;
+pub(crate) mod disk;
 mod inject;
 pub mod means;
 mod rest_probe;
@@ -15,7 +16,6 @@ mod rest_probe;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -241,15 +241,4 @@ impl fmt::Display for Report {
             self.unknown
         )
     }
-}
-
-/// Mounts a file system of this size over a directory, for this thread and its children only.
-pub(crate) fn mount_small_disk(dir: &Path, size: &str) -> Result<()> {
-    let options = format!("size={size}");
-    netns::run(
-        Command::new("mount")
-            .args(["-t", "tmpfs", "-o", &options, "tmpfs"])
-            .arg(dir),
-        "",
-    )
 }
