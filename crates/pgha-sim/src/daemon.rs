@@ -13,6 +13,7 @@ impl World {
     pub fn start_agent(&mut self, i: usize) {
         let now = self.node_now(i);
         let spec = self.plan.settings.node_spec(&self.nodes[i].name);
+        self.new_client(i);
         let node = &mut self.nodes[i];
         node.epoch += 1;
         node.agent = Some(Node::new(now, spec));
@@ -74,10 +75,11 @@ impl World {
             Happening::Deliver { node, .. } | Happening::Timer { node, .. } | Happening::Perform { node, .. } => {
                 (*node, true)
             }
+            Happening::Response { ticket, .. } | Happening::Impatient { ticket, .. } => (ticket.node, true),
             Happening::JobStep { node, .. } | Happening::Fence { node } | Happening::Supervise { node } => {
                 (*node, false)
             }
-            Happening::Apply { .. }
+            Happening::Request { .. }
             | Happening::Tick
             | Happening::Leases
             | Happening::FaultBegins(_)

@@ -1,23 +1,22 @@
-//! Performs the effects of a node with the latencies and faults of the seed; each completion is an event for later.
+//! Performs the effects of a node with the latencies and faults of the seed; each completion is an event for later. What
+//! goes to etcd goes through `store.rs`.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use pgha_core::cluster::MemberState;
-use pgha_core::commit::CommitOutcome;
 use pgha_core::effect::{Effect, Tend};
-use pgha_core::event::{Event, KeepAnswer, OpId};
+use pgha_core::event::{Event, OpId};
 use pgha_core::peer::{PeerStatus, PeerView};
 use pgha_core::pg::SqlRole;
 use pgha_core::plan;
-use pgha_core::units::{LeaseId, MemberName, Mono};
+use pgha_core::units::{MemberName, Mono};
 use pgha_core::view::TimelineEnd;
-use pgha_wire::commit::{MemberIdentity, render_txn};
-use pgha_wire::kv::Txn;
 
+use crate::client::Wish;
 use crate::etcd::Time;
 use crate::postgres::Server;
-use crate::world::{BASE, Happening, MS, SEC, SUPERVISOR, World, nanos};
+use crate::world::{Happening, MS, SUPERVISOR, World, nanos};
 
 impl World {
     pub(crate) fn later(&mut self, i: usize, epoch: u64, after: Time, event: Event) {
@@ -34,11 +33,7 @@ impl World {
     pub(crate) fn perform(&mut self, i: usize, epoch: u64, effect: Effect) {
         let sent_at = self.boot(i);
         match effect {
-            Effect::ReadDcs { op, budget } => {
-                let view = self.answered_by_etcd(i).then(|| Box::new(self.read_cluster()));
-                let after = if view.is_some() { self.latency() } else { nanos(budget) };
-                self.later(i, epoch, after, Event::DcsRead { op, sent_at, view });
-            }
+            Effect::ReadDcs { op, budget } => self.ask_etcd(i, op, Wish::Read, budget),
             Effect::Observe { op, .. } => {
                 let view = Box::new(self.nodes[i].pg.observe(sent_at));
                 let timeline_history = self.timeline_history(i);
@@ -55,16 +50,9 @@ impl World {
                 );
             }
             Effect::AskPeers { op, peers, budget } => self.ask_peers(i, epoch, op, &peers, budget),
-            Effect::GrantLease { op, ttl, budget } => {
-                let reached = self.reaches_etcd(i);
-                let lease = reached
-                    .then(|| self.etcd.grant(self.now, nanos(ttl)))
-                    .filter(|_| self.hears_etcd(i));
-                let after = if lease.is_some() { self.latency() } else { nanos(budget) };
-                self.later(i, epoch, after, Event::LeaseGranted { op, sent_at, lease });
-            }
-            Effect::KeepLease { op, lease, budget } => self.keep_lease(i, epoch, op, lease, budget, sent_at),
-            Effect::Commit { op, commit, budget } => self.send_commit(i, epoch, op, &commit, budget, sent_at),
+            Effect::GrantLease { op, ttl, budget } => self.ask_etcd(i, op, Wish::Grant(nanos(ttl)), budget),
+            Effect::KeepLease { op, lease, budget } => self.ask_etcd(i, op, Wish::Keep(lease), budget),
+            Effect::Commit { op, commit, budget } => self.send_commit(i, op, &commit, budget),
             Effect::SetFence(order) => {
                 let node = &mut self.nodes[i];
                 node.fence = Some(order);
@@ -97,121 +85,6 @@ impl World {
                 self.at(self.now + SUPERVISOR, Happening::Supervise { node: i });
             }
         }
-    }
-
-    fn send_commit(
-        &mut self,
-        i: usize,
-        epoch: u64,
-        op: OpId,
-        commit: &pgha_core::commit::Commit,
-        budget: Duration,
-        sent_at: Mono,
-    ) {
-        let name = self.nodes[i].name.clone();
-        let spec = self.plan.settings.node_spec(&name);
-        let me = MemberIdentity {
-            name: &name,
-            conn_url: &spec.conn_url,
-            api_url: &spec.api_url,
-            proxy_url: None,
-            version: "4.1.5",
-            tags: &spec.tags,
-        };
-        let txn = render_txn(BASE, &me, commit);
-        let unknown = Event::Committed {
-            op,
-            sent_at,
-            outcome: CommitOutcome::Unknown,
-        };
-        if !self.reaches_etcd(i) {
-            return self.later(i, epoch, nanos(budget), unknown);
-        }
-        let there = self.latency();
-        let fate = self.network.range(0, 999);
-        let hears = self.hears_etcd(i);
-        if hears && fate >= self.plan.settings.lost_reply_per_mille + self.plan.settings.delayed_per_mille {
-            let reply = Some(self.latency());
-            return self.at(
-                self.now + there,
-                Happening::Apply {
-                    node: i,
-                    epoch,
-                    op,
-                    txn,
-                    sent_at,
-                    reply,
-                },
-            );
-        }
-        // The answer is lost, or the request itself is applied only after the node has given up.
-        let delayed = fate < self.plan.settings.delayed_per_mille;
-        self.count(if delayed {
-            "write applied after its time-out"
-        } else {
-            "write applied, answer lost"
-        });
-        let when = if delayed {
-            nanos(budget) + self.network.range(0, 3 * SEC)
-        } else {
-            there
-        };
-        self.at(
-            self.now + when,
-            Happening::Apply {
-                node: i,
-                epoch,
-                op,
-                txn,
-                sent_at,
-                reply: None,
-            },
-        );
-        self.later(i, epoch, nanos(budget), unknown);
-    }
-
-    pub(crate) fn apply(&mut self, i: usize, epoch: u64, op: OpId, txn: &Txn, sent_at: Mono, reply: Option<Time>) {
-        if self.etcd_is_down() {
-            if reply.is_some() {
-                self.later(
-                    i,
-                    epoch,
-                    2 * SEC,
-                    Event::Committed {
-                        op,
-                        sent_at,
-                        outcome: CommitOutcome::Unknown,
-                    },
-                );
-            }
-            return;
-        }
-        let outcome = self.etcd.commit(txn);
-        if let CommitOutcome::Applied { revision } = outcome {
-            let keys: Vec<String> = self.etcd.log.get(&revision.0).cloned().unwrap_or_default();
-            self.hint_all(&keys);
-        }
-        if let Some(after) = reply {
-            self.later(i, epoch, after, Event::Committed { op, sent_at, outcome });
-        }
-    }
-
-    fn keep_lease(&mut self, i: usize, epoch: u64, op: OpId, lease: LeaseId, budget: Duration, sent_at: Mono) {
-        let reached = self.reaches_etcd(i);
-        let alive = reached && self.etcd.keep(self.now, lease);
-        let heard = reached && self.hears_etcd(i) && !self.network.chance(self.plan.settings.lost_reply_per_mille);
-        let answer = match (heard, alive) {
-            (false, _) => KeepAnswer::Unknown,
-            (true, true) => KeepAnswer::Alive,
-            // etcd issue 20590: success for a lease that was revoked.
-            (true, false) if self.network.chance(self.plan.settings.false_keepalive_per_mille) => {
-                self.count("keepalive success on a revoked lease");
-                KeepAnswer::Alive
-            }
-            (true, false) => KeepAnswer::Gone,
-        };
-        let after = if heard { self.latency() } else { nanos(budget) };
-        self.later(i, epoch, after, Event::LeaseKept { op, sent_at, answer });
     }
 
     fn ask_peers(&mut self, i: usize, epoch: u64, op: OpId, peers: &[(MemberName, String)], budget: Duration) {

@@ -101,8 +101,9 @@ impl World {
     /// The daemon died: what its children do without it. The effect of a job may still happen, the report never does.
     pub(crate) fn orphan_job(&mut self, i: usize) {
         let Some(job) = &self.nodes[i].job else { return };
-        let goes_on =
-            matches!(job.job, Job::Promote | Job::Stop { .. } | Job::Start { .. }) && self.postgres.chance(500);
+        // A postmaster that was started comes up without anybody who waits for it.
+        let goes_on = matches!(job.job, Job::Start { .. })
+            || matches!(job.job, Job::Promote | Job::Stop { .. }) && self.postgres.chance(500);
         if goes_on {
             self.count("job goes on without its daemon");
         } else {

@@ -6,6 +6,7 @@
 )]
 
 pub mod campaign;
+mod client;
 mod clock;
 mod daemon;
 mod effects;
@@ -18,4 +19,6 @@ pub mod plan;
 pub mod postgres;
 pub mod rng;
 pub mod settings;
+mod store;
+mod watch;
 pub mod world;

@@ -1,16 +1,24 @@
 //! Which packets arrive. Every direction of every pair can be blocked by itself, and blocks of overlapping faults add up.
 
+use crate::etcd::MEMBERS;
 use crate::world::World;
 
 /// Most nodes of a simulated cluster.
 pub const MAX_NODES: usize = 7;
-/// etcd's place beside the nodes.
+/// etcd's place beside the nodes: what is blocked here is blocked for all of its members.
 pub const ETCD: usize = MAX_NODES;
+/// Nodes, etcd, and each of its members.
+const PLACES: usize = MAX_NODES + 1 + MEMBERS;
+
+/// The place of a member of etcd.
+pub fn place(member: usize) -> usize {
+    ETCD + 1 + member
+}
 
 /// How many faults block each direction: `[from][to]`.
 #[derive(Clone, Debug, Default)]
 pub struct Links {
-    blocks: [[u8; MAX_NODES + 1]; MAX_NODES + 1],
+    blocks: [[u8; PLACES]; PLACES],
 }
 
 impl Links {
@@ -29,17 +37,13 @@ impl Links {
 }
 
 impl World {
-    /// Does a request of this node reach etcd?
-    pub fn reaches_etcd(&self, i: usize) -> bool {
-        !self.etcd_is_down() && self.links.passes(i, ETCD)
+    /// Does a request of this node reach a member of etcd?
+    pub fn reaches_member(&self, i: usize, member: usize) -> bool {
+        !self.etcd_is_down() && self.links.passes(i, ETCD) && self.links.passes(i, place(member))
     }
-    /// Do etcd's packets reach this node?
-    pub fn hears_etcd(&self, i: usize) -> bool {
-        self.links.passes(ETCD, i)
-    }
-    /// Is a request of this node answered?
-    pub fn answered_by_etcd(&self, i: usize) -> bool {
-        self.reaches_etcd(i) && self.hears_etcd(i)
+    /// Do packets of a member of etcd reach this node?
+    pub fn hears_member(&self, i: usize, member: usize) -> bool {
+        !self.etcd_is_down() && self.links.passes(ETCD, i) && self.links.passes(place(member), i)
     }
     /// Is all of etcd away?
     pub fn etcd_is_down(&self) -> bool {

@@ -17,6 +17,8 @@ pub enum Stream {
     Faults,
     /// Operators and clients.
     Workload,
+    /// How etcd treats its clients.
+    Etcd,
 }
 
 impl Rng {

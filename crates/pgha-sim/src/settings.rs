@@ -41,6 +41,18 @@ pub struct SimSettings {
     pub false_keepalive_per_mille: u64,
     /// Simulated seconds with faults.
     pub fault_seconds: u64,
+    /// Requests to etcd that are lost, per mille.
+    pub lost_request_per_mille: u64,
+    /// Writes that are performed a second time some time later, per mille.
+    pub duplicated_per_mille: u64,
+    /// Watch events that are lost for good, per mille (etcd issues 17529 and 19179).
+    pub lost_hint_per_mille: u64,
+    /// Watch events that come seconds late, per mille.
+    pub late_hint_per_mille: u64,
+    /// Reads may be stale and an isolated leader keeps leases (etcd issues 20418 and 15247).
+    pub etcd_bugs: bool,
+    /// Reads that are stale when they may be, per mille.
+    pub stale_read_per_mille: u64,
 }
 
 /// One setting as the text form of plans has it.
@@ -87,6 +99,12 @@ pub const KNOBS: &[Knob] = knobs![
     delayed_per_mille,
     false_keepalive_per_mille,
     fault_seconds,
+    lost_request_per_mille,
+    duplicated_per_mille,
+    lost_hint_per_mille,
+    late_hint_per_mille,
+    etcd_bugs,
+    stale_read_per_mille,
 ];
 
 impl KnobValue for u64 {
@@ -159,6 +177,12 @@ impl Default for SimSettings {
             delayed_per_mille: 0,
             false_keepalive_per_mille: 0,
             fault_seconds: 300,
+            lost_request_per_mille: 0,
+            duplicated_per_mille: 0,
+            lost_hint_per_mille: 0,
+            late_hint_per_mille: 0,
+            etcd_bugs: false,
+            stale_read_per_mille: 0,
         }
     }
 }
@@ -167,6 +191,7 @@ impl SimSettings {
     /// The settings of a seed.
     pub fn draw(seed: u64) -> SimSettings {
         let mut r = Rng::new(seed, Stream::Topology);
+        let mut etcd = Rng::new(seed, Stream::Etcd);
         let (ttl, loop_wait, retry_timeout) = match r.range(0, 9) {
             0..=4 => (30, 10, 10),
             5 => (20, 5, 5),
@@ -186,6 +211,12 @@ impl SimSettings {
             delayed_per_mille: [0, 5, 30][r.index(3)],
             false_keepalive_per_mille: [0, 0, 500][r.index(3)],
             fault_seconds: 120 + r.range(0, 900),
+            lost_request_per_mille: [0, 5, 30][etcd.index(3)],
+            duplicated_per_mille: [0, 0, 10][etcd.index(3)],
+            lost_hint_per_mille: [0, 20, 200][etcd.index(3)],
+            late_hint_per_mille: [0, 20, 200][etcd.index(3)],
+            etcd_bugs: etcd.chance(300),
+            stale_read_per_mille: [10, 100][etcd.index(2)],
             ..SimSettings::default()
         }
     }
@@ -195,6 +226,12 @@ impl SimSettings {
         self.lost_reply_per_mille = 0;
         self.delayed_per_mille = 0;
         self.false_keepalive_per_mille = 0;
+        self.lost_request_per_mille = 0;
+        self.duplicated_per_mille = 0;
+        self.lost_hint_per_mille = 0;
+        self.late_hint_per_mille = 0;
+        self.stale_read_per_mille = 0;
+        self.etcd_bugs = false;
     }
 
     /// The dynamic configuration as core sees it.

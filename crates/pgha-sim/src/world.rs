@@ -5,20 +5,18 @@
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
+use std::rc::Rc;
 use std::time::Duration;
 
 use pgha_core::cluster::ClusterView;
-use pgha_core::commit::Key;
 use pgha_core::effect::{Effect, FenceOrder};
 use pgha_core::event::{Event, OpId, Wake};
 use pgha_core::job::Job;
 use pgha_core::node::Node;
 use pgha_core::rule::Rule;
 use pgha_core::units::{MemberName, Mono, Now};
-use pgha_wire::cluster::parse_cluster;
-use pgha_wire::keys;
-use pgha_wire::kv::Txn;
 
+use crate::client::{Client, Wish};
 use crate::clock::Clock;
 use crate::etcd::{SimEtcd, Time};
 use crate::faults::Hit;
@@ -27,6 +25,7 @@ use crate::oracles::Oracles;
 use crate::plan::Plan;
 use crate::postgres::{Server, SimPostgres};
 use crate::rng::{Rng, Stream};
+use crate::store::{Answered, Ticket};
 
 /// A millisecond of simulated time.
 pub const MS: Time = 1_000_000;
@@ -55,6 +54,8 @@ pub struct SimNode {
     pub job: Option<SimJob>,
     /// Its clocks.
     pub clock: Clock,
+    /// Its daemon's end of etcd.
+    pub(crate) client: Client,
     /// Faults that keep the daemon from being started.
     pub held_down: u32,
     /// Faults that have stopped the daemon (SIGSTOP).
@@ -84,6 +85,7 @@ impl SimNode {
             fired: false,
             job: None,
             clock: Clock::new(1_000 * SEC * (i as u64 + 1)),
+            client: Client::new(0, 0),
             held_down: 0,
             stopped: 0,
             frozen: 0,
@@ -132,22 +134,24 @@ pub(crate) enum Happening {
     Deliver { node: usize, epoch: u64, event: Box<Event> },
     /// A daemon's timer.
     Timer { node: usize, epoch: u64 },
-    /// A transaction reaches etcd; the answer, if any, arrives after `reply`.
-    Apply {
-        node: usize,
-        epoch: u64,
-        op: OpId,
-        txn: Txn,
-        sent_at: Mono,
-        reply: Option<Time>,
+    /// A request reaches a member of etcd.
+    Request {
+        ticket: Ticket,
+        member: usize,
+        token: u64,
+        wish: Wish,
     },
+    /// The reply reaches the node.
+    Response { ticket: Ticket, answered: Box<Answered> },
+    /// An attempt has had its time, or the pause between two rounds is over.
+    Impatient { ticket: Ticket, paused: bool },
     /// A step of a job.
     JobStep { node: usize, op: OpId, step: u8 },
     /// A fence looks at its deadline.
     Fence { node: usize },
     /// Standbys receive WAL, clients write.
     Tick,
-    /// Leases end.
+    /// Time passes for etcd: leases end, leaders are elected, watches are looked after.
     Leases,
     /// A fault of the plan begins.
     FaultBegins(usize),
@@ -168,6 +172,8 @@ pub struct World {
     pub etcd_down: u32,
     /// The machines.
     pub nodes: Vec<SimNode>,
+    /// Generation and revision of the store that was parsed last, and what came of it.
+    pub(crate) parsed: Option<((u32, i64), Rc<ClusterView>)>,
     /// What is run.
     pub plan: Plan,
     /// Which packets arrive.
@@ -202,6 +208,7 @@ impl World {
             etcd: SimEtcd::new(),
             etcd_down: 0,
             nodes,
+            parsed: None,
             plan,
             links: Links::default(),
             active: BTreeMap::new(),
@@ -214,6 +221,7 @@ impl World {
             trace_hash: 0xcbf2_9ce4_8422_2325,
             trace: with_trace.then(Vec::new),
         };
+        world.etcd.buggy = world.plan.settings.etcd_bugs;
         world.at(0, Happening::Tick);
         world.at(100 * MS, Happening::Leases);
         for i in 0..world.nodes.len() {
@@ -252,27 +260,21 @@ impl World {
             Happening::Supervise { node } => self.start_agent_if_down(node),
             Happening::Deliver { node, epoch, event } => self.deliver(node, epoch, *event),
             Happening::Timer { node, epoch } => self.deliver(node, epoch, Event::Wake(Wake::Timer)),
-            Happening::Apply {
-                node,
-                epoch,
-                op,
-                txn,
-                sent_at,
-                reply,
-            } => self.apply(node, epoch, op, &txn, sent_at, reply),
+            Happening::Request {
+                ticket,
+                member,
+                token,
+                wish,
+            } => self.request_arrives(ticket, member, token, &wish),
+            Happening::Response { ticket, answered } => self.response_arrives(ticket, *answered),
+            Happening::Impatient { ticket, paused } => self.impatient(ticket, paused),
             Happening::JobStep { node, op, step } => self.job_step(node, op, step),
             Happening::Fence { node } => self.fence_looks(node),
             Happening::Tick => {
                 self.replicate();
                 self.at(self.now + 100 * MS, Happening::Tick);
             }
-            Happening::Leases => {
-                if !self.etcd_is_down() {
-                    let deleted = self.etcd.expire(self.now, None);
-                    self.hint_all(&deleted);
-                }
-                self.at(self.now + 250 * MS, Happening::Leases);
-            }
+            Happening::Leases => self.etcd_passes(),
             Happening::FaultBegins(number) => self.fault_begins(number),
             Happening::FaultEnds(number) => self.fault_ends(number),
         }
@@ -313,38 +315,9 @@ impl World {
         }
     }
 
-    // ---- etcd's reach ----
-
+    /// How long a packet is under way.
     pub(crate) fn latency(&mut self) -> Time {
         self.network.range(MS / 2, 4 * MS)
-    }
-    /// The cluster as etcd has it.
-    pub fn read_cluster(&self) -> ClusterView {
-        parse_cluster(BASE, &self.etcd.read(&keys::prefix(BASE)))
-    }
-
-    /// Who holds the leader key in etcd.
-    pub fn leader(&self) -> Option<usize> {
-        let kv = self.etcd.get(&keys::full_key(BASE, &Key::Leader))?;
-        self.nodes.iter().position(|n| n.name.as_str().as_bytes() == kv.value)
-    }
-
-    /// Watch events for every daemon that hears etcd. Some get lost: they are hints.
-    pub(crate) fn hint_all(&mut self, changed: &[String]) {
-        let revision = pgha_core::units::Revision(self.etcd.revision());
-        for key in changed.iter().filter_map(|full| keys::parse_key(BASE, full)) {
-            for i in 0..self.nodes.len() {
-                if !self.answered_by_etcd(i) || self.network.chance(20) {
-                    continue;
-                }
-                let event = Event::Wake(Wake::Hint {
-                    key: key.clone(),
-                    mod_revision: revision,
-                });
-                let (epoch, after) = (self.nodes[i].epoch, self.latency());
-                self.later(i, epoch, after, event);
-            }
-        }
     }
 
     // ---- the fence ----

@@ -7,6 +7,7 @@ pub mod isotime;
 pub mod keys;
 pub mod kv;
 pub mod limits;
+pub mod meaning;
 pub mod pgconf;
 pub mod pyjson;
 pub mod rest;

@@ -25,7 +25,7 @@ use crate::event::{Event, OpId, Wake};
 use crate::job::Job;
 use crate::plan;
 use crate::units::{Mono, Now};
-use crate::view::{CycleFacts, NodeSpec, View};
+use crate::view::{CycleFacts, Handover, NodeSpec, View};
 
 /// Decisions within one cycle before it is ended: a guard against two rules that answer each other for ever.
 const MAX_STEPS: u32 = 20;
@@ -351,6 +351,12 @@ impl Node {
             self.view.memory.maybe_writable = before;
             self.violations.push(violation);
             return self.begin_upkeep(out);
+        }
+        // Once PostgreSQL does anything else, the shutdown checkpoint is not the end of what it has, and a plan that was
+        // not carried out is over: its release would come from a server that may accept writes.
+        let unreleased = |plan: &mut Handover| plan.released_at.is_none();
+        if !matches!(job, Job::Stop { .. }) {
+            self.view.memory.handover.take_if(unreleased);
         }
         self.view.memory.job = Some(crate::view::RunningJob {
             op,

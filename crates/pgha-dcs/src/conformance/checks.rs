@@ -41,6 +41,20 @@ pub(super) async fn run(check: Check, s: &mut dyn Subject, prefix: &str) -> Outc
         Check::AChangeIsHinted => a_change_is_hinted(s, p).await,
         Check::AWatchTellsWhatItMissed => a_watch_tells_what_it_missed(s, p).await,
         Check::AnExpiredKeyIsHinted => an_expired_key_is_hinted(s, p).await,
+        Check::AnUnknownLeaseIsGone => an_unknown_lease_is_gone(s).await,
+        Check::GuardsAreJudgedBeforeTheWrites => guards_are_judged_before_the_writes(s, p).await,
+        Check::AKeyIsNotWrittenTwice => a_key_is_not_written_twice(s, p).await,
+        Check::NothingDoneIsNoRevision => nothing_done_is_no_revision(s, p).await,
+        Check::AWriteIsSeenElsewhere => a_write_is_seen_elsewhere(s, p).await,
+        Check::ACompactedWatchSaysResync => a_compacted_watch_says_resync(s, p).await,
+        Check::AFullStoreStillReads => {
+            let outcome = a_full_store_still_reads(s, p).await;
+            s.set_full(false).await?;
+            outcome?;
+            applied(s, &[], vec![put(&format!("{p}leader"), "c", None)])
+                .await
+                .map(|_| ())
+        }
     }
 }
 
@@ -321,6 +335,100 @@ async fn an_expired_key_is_hinted(s: &mut dyn Subject, p: &str) -> Outcome {
         }) if found == key && mod_revision > written => Ok(()),
         other => Err(format!("expected a hint that {key} is deleted, found {other:?}")),
     }
+}
+
+async fn an_unknown_lease_is_gone(s: &mut dyn Subject) -> Outcome {
+    expect("keepalive", &s.keep_lease(NO_SUCH_LEASE).await?, &KeepAlive::Gone)
+}
+
+async fn guards_are_judged_before_the_writes(s: &mut dyn Subject, p: &str) -> Outcome {
+    let (leader, status) = (format!("{p}leader"), format!("{p}status"));
+    let guards = [absent(&leader), absent(&status)];
+    let ops = vec![put(&leader, "me", None), put(&status, "1", None)];
+    let revision = applied(s, &guards, ops.clone()).await?;
+    conflicts(s, &guards, ops).await?;
+    // One guard that holds and one that did so before the other key was written.
+    let guards = [Compare::CreateRevision(leader.clone(), revision), absent(&status)];
+    conflicts(s, &guards, vec![Op::Delete(leader)]).await
+}
+
+async fn a_key_is_not_written_twice(s: &mut dyn Subject, p: &str) -> Outcome {
+    let (a, b) = (format!("{p}c/a"), format!("{p}b"));
+    for again in [
+        put(&a, "2", None),
+        Op::Delete(a.clone()),
+        Op::DeletePrefix(format!("{p}c/")),
+    ] {
+        let ops = vec![put(&b, "1", None), put(&a, "1", None), again];
+        let outcome = commit(s, &[], ops.clone()).await;
+        expect(&format!("{ops:?}"), &outcome, &CommitOutcome::Refused)?;
+    }
+    expect("keys", &s.read(p).await?.keys.len(), &0)
+}
+
+async fn nothing_done_is_no_revision(s: &mut dyn Subject, p: &str) -> Outcome {
+    let key = format!("{p}leader");
+    let written = applied(s, &[], vec![put(&key, "a", None)]).await?;
+    let nothing = applied(s, &[], vec![Op::Delete(format!("{p}absent"))]).await?;
+    expect("revision of a transaction that does nothing", &nothing, &written)?;
+    conflicts(s, &[absent(&key)], vec![put(&key, "b", None)]).await?;
+    let lease = s.grant_lease(LONG_TTL).await?;
+    s.revoke_lease(lease).await?;
+    expect("revision", &s.read(p).await?.revision, &written)
+}
+
+async fn a_write_is_seen_elsewhere(s: &mut dyn Subject, p: &str) -> Outcome {
+    let key = format!("{p}status");
+    for value in ["1", "2", "3"] {
+        let revision = applied(s, &[], vec![put(&key, value, None)]).await?;
+        let seen = s.read_elsewhere(p).await?;
+        expect("seen at once", &(seen.revision >= revision), &true)?;
+        let found: Vec<&[u8]> = seen.keys.iter().map(|kv| kv.value.as_slice()).collect();
+        expect("value", &found, &vec![value.as_bytes()])?;
+    }
+    Ok(())
+}
+
+async fn a_compacted_watch_says_resync(s: &mut dyn Subject, p: &str) -> Outcome {
+    let key = format!("{p}leader");
+    let first = applied(s, &[], vec![put(&key, "a", None)]).await?;
+    applied(s, &[], vec![put(&key, "b", None)]).await?;
+    let last = applied(s, &[], vec![put(&key, "c", None)]).await?;
+    s.compact(last).await?;
+    s.watch(p, first);
+    expect("hint", &s.next_hint(HINT_LIMIT).await, &Some(Hint::Resync))?;
+    // The next watch begins at what is new when it stands; until then writes are hinted at by another resync.
+    for _ in 0..20 {
+        let written = applied(s, &[], vec![put(&key, "d", None)]).await?;
+        let hint = s.next_hint(HINT_LIMIT / 5).await;
+        if let Some(Hint::Changed { mod_revision, .. }) = hint {
+            return expect(
+                "not from before the gap",
+                &(mod_revision > last && mod_revision <= written),
+                &true,
+            );
+        }
+    }
+    Err("the watch tells nothing more after the compaction".to_owned())
+}
+
+async fn a_full_store_still_reads(s: &mut dyn Subject, p: &str) -> Outcome {
+    let (leader, status) = (format!("{p}leader"), format!("{p}status"));
+    let lease = s.grant_lease(LONG_TTL).await?;
+    let ops = vec![put(&leader, "a", Some(lease)), put(&status, "a", None)];
+    applied(s, &[], ops).await?;
+    s.set_full(true).await?;
+    let outcome = commit(s, &[], vec![put(&leader, "b", Some(lease))]).await;
+    expect("a put", &outcome, &CommitOutcome::Refused)?;
+    expect("a grant", &s.grant_lease(LONG_TTL).await.is_err(), &true)?;
+    expect(
+        "keepalive",
+        &s.keep_lease(lease).await?,
+        &KeepAlive::Alive { ttl: LONG_TTL },
+    )?;
+    expect("value", &find(s, p, &leader).await?.value, &b"a".to_vec())?;
+    applied(s, &[], vec![Op::Delete(status)]).await?;
+    only(s, p, &leader).await.map(|_| ())
 }
 
 fn absent(key: &str) -> Compare {

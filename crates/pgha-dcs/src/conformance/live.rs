@@ -14,16 +14,31 @@ use crate::hints::{Hint, WatchHints};
 /// Budget of each call; far more than a healthy store needs.
 const CALL_BUDGET: Duration = Duration::from_secs(5);
 
+/// What an operator does to a real store, past the backend.
+pub trait Operator: Send + Sync {
+    /// Compacts away everything before a revision.
+    fn compact(&self, revision: Revision) -> DcsFuture<'_, Result<(), String>>;
+    /// Raises the alarm that the database is full, or disarms it.
+    fn set_full(&self, full: bool) -> DcsFuture<'_, Result<(), String>>;
+}
+
 /// Wraps a backend; time passes by sleeping.
 pub struct Live {
     dcs: Arc<dyn Dcs>,
+    elsewhere: Arc<dyn Dcs>,
+    operator: Arc<dyn Operator>,
     hints: Option<WatchHints>,
 }
 
 impl Live {
-    /// Wraps a backend.
-    pub fn new(dcs: Arc<dyn Dcs>) -> Live {
-        Live { dcs, hints: None }
+    /// Wraps a backend; `elsewhere` is a second client of the same store.
+    pub fn new(dcs: Arc<dyn Dcs>, elsewhere: Arc<dyn Dcs>, operator: Arc<dyn Operator>) -> Live {
+        Live {
+            dcs,
+            elsewhere,
+            operator,
+            hints: None,
+        }
     }
 }
 
@@ -81,5 +96,22 @@ impl Subject for Live {
 
     fn pass(&mut self, time: Duration) -> DcsFuture<'_, ()> {
         Box::pin(tokio::time::sleep(time))
+    }
+
+    fn read_elsewhere<'a>(&'a mut self, prefix: &'a str) -> DcsFuture<'a, Result<Snapshot, String>> {
+        Box::pin(async move {
+            self.elsewhere
+                .read(prefix, CALL_BUDGET)
+                .await
+                .map_err(|error| error.to_string())
+        })
+    }
+
+    fn compact(&mut self, revision: Revision) -> DcsFuture<'_, Result<(), String>> {
+        self.operator.compact(revision)
+    }
+
+    fn set_full(&mut self, full: bool) -> DcsFuture<'_, Result<(), String>> {
+        self.operator.set_full(full)
     }
 }

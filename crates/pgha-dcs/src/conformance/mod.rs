@@ -5,7 +5,8 @@
 //! implements `Subject` itself, advances its own clock, and returns futures that are ready at once, so any executor
 //! runs them, a single poll included. The model and the backend then provably agree on everything that pgha relies on.
 //!
-//! Each check works below a prefix of its own, so they can run in any order and against a store in use.
+//! Each check works below a prefix of its own, so they can run in any order, and most of them against a store in use
+//! ([`Check::needs_the_store_alone`]).
 
 mod checks;
 mod live;
@@ -17,7 +18,7 @@ use pgha_core::commit::CommitOutcome;
 use pgha_core::units::{LeaseId, Revision};
 use pgha_wire::kv::{Snapshot, Txn};
 
-pub use self::live::Live;
+pub use self::live::{Live, Operator};
 use crate::dcs::{DcsFuture, KeepAlive};
 use crate::hints::Hint;
 
@@ -46,6 +47,12 @@ pub trait Subject: Send {
     fn next_hint(&mut self, within: Duration) -> DcsFuture<'_, Option<Hint>>;
     /// Lets time pass.
     fn pass(&mut self, time: Duration) -> DcsFuture<'_, ()>;
+    /// Reads as another client does, through another member if there are several.
+    fn read_elsewhere<'a>(&'a mut self, prefix: &'a str) -> DcsFuture<'a, Result<Snapshot, String>>;
+    /// Compacts away everything before a revision, as an operator does.
+    fn compact(&mut self, revision: Revision) -> DcsFuture<'_, Result<(), String>>;
+    /// Raises the alarm that the database is full, or disarms it.
+    fn set_full(&mut self, full: bool) -> DcsFuture<'_, Result<(), String>>;
 }
 
 /// A check; its name is a sentence.
@@ -89,11 +96,25 @@ pub enum Check {
     AWatchTellsWhatItMissed,
     /// A key that goes with its lease is hinted at as deleted.
     AnExpiredKeyIsHinted,
+    /// A lease that never was cannot be kept.
+    AnUnknownLeaseIsGone,
+    /// All guards of a transaction are judged at one revision, before its own writes.
+    GuardsAreJudgedBeforeTheWrites,
+    /// A transaction that names a key twice is refused whole.
+    AKeyIsNotWrittenTwice,
+    /// A transaction without any effect uses up no revision.
+    NothingDoneIsNoRevision,
+    /// What one client was told is written, another one reads through another member.
+    AWriteIsSeenElsewhere,
+    /// A watch from a revision that was compacted away says that it missed something, and goes on.
+    ACompactedWatchSaysResync,
+    /// A full store refuses puts and leases, serves reads, keeps leases and lets keys be deleted.
+    AFullStoreStillReads,
 }
 
 impl Check {
     /// All checks.
-    pub const ALL: [Check; 19] = [
+    pub const ALL: [Check; 26] = [
         Check::AnAbsentKeyIsAcquiredOnce,
         Check::AProofNeedsCreateRevisionAndLease,
         Check::ARecreatedKeyFailsTheOldProof,
@@ -113,7 +134,22 @@ impl Check {
         Check::AChangeIsHinted,
         Check::AWatchTellsWhatItMissed,
         Check::AnExpiredKeyIsHinted,
+        Check::AnUnknownLeaseIsGone,
+        Check::GuardsAreJudgedBeforeTheWrites,
+        Check::AKeyIsNotWrittenTwice,
+        Check::NothingDoneIsNoRevision,
+        Check::AWriteIsSeenElsewhere,
+        Check::ACompactedWatchSaysResync,
+        Check::AFullStoreStillReads,
     ];
+
+    /// Does it do something to the whole store, so that no other check may run meanwhile?
+    pub fn needs_the_store_alone(self) -> bool {
+        matches!(
+            self,
+            Check::NothingDoneIsNoRevision | Check::ACompactedWatchSaysResync | Check::AFullStoreStillReads
+        )
+    }
 
     /// Runs the check below `root`, a prefix without a slash at its end.
     ///

@@ -13,12 +13,13 @@ use pgha_wire::kv::Txn;
 use tokio::time::timeout;
 
 use super::convert::render_txn;
-use super::horizon::Freshness;
 use super::link::{Link, header_of};
-use super::meaning::{Meaning, Reading, explain, read_error};
+use super::meaning::{explain, read_error};
 use super::session::{Lane, Session, dcs_error};
 use crate::clock::boot_now;
 use crate::error::DcsError;
+use pgha_core::horizon::Freshness;
+use pgha_wire::meaning::Reading;
 
 /// How sending ended.
 enum Sent {
@@ -126,23 +127,16 @@ impl Session {
                 return Sent::Ended(outcome, None);
             }
         };
-        let Reading {
-            meaning,
-            spoken,
-            never_sent,
-        } = read_error(&error);
-        let cause = dcs_error(url, meaning, explain(error));
-        match (meaning, spoken) {
-            _ if never_sent => Sent::Never(cause),
-            // A lease that ran out is news about the node, not trouble with etcd.
-            (Meaning::LeaseNotFound, true) => Sent::Ended(CommitOutcome::LeaseGone, None),
-            (Meaning::NoSpace | Meaning::Denied | Meaning::TokenRejected | Meaning::Malformed, true) => {
-                Sent::Ended(CommitOutcome::Refused, Some(cause))
-            }
-            _ => {
+        let reading = read_error(&error);
+        let cause = dcs_error(url, reading.meaning, explain(error));
+        match reading.ends_commit() {
+            None => Sent::Never(cause),
+            Some(CommitOutcome::LeaseGone) => Sent::Ended(CommitOutcome::LeaseGone, None),
+            Some(CommitOutcome::Unknown) => {
                 self.failed(url);
                 Sent::Ended(CommitOutcome::Unknown, Some(cause))
             }
+            Some(outcome) => Sent::Ended(outcome, Some(cause)),
         }
     }
 

@@ -47,7 +47,7 @@ impl EtcdConfig {
             connect_timeout: Duration::from_secs(3),
             ping_every: Duration::from_secs(6),
             ping_timeout: Duration::from_secs(3),
-            regression_grace: Duration::from_secs(30),
+            regression_grace: pgha_core::horizon::REGRESSION_GRACE,
             max_answer_bytes: 16 * 1024 * 1024,
         }
     }

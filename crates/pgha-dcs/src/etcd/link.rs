@@ -15,9 +15,10 @@ use etcd_client::{Channel, Client, ConnectOptions, Error, ResponseHeader};
 use tonic::transport::{Certificate, ClientTlsConfig, Endpoint, Identity};
 
 use super::config::{EtcdConfig, TlsFiles};
-use super::horizon::Header;
-use super::meaning::{Meaning, Reading, explain, read_error};
+use super::meaning::{explain, read_error};
 use crate::error::BoxError;
+use pgha_core::horizon::Header;
+use pgha_wire::meaning::{Meaning, Reading};
 
 /// Requests that may queue on one connection. The agent has a handful under way at most.
 const MAX_QUEUED_REQUESTS: usize = 64;

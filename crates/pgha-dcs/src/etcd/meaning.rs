@@ -1,87 +1,16 @@
-//! What an etcd error means, in one table (rule R7).
-//!
-//! etcd has moved the same message between gRPC codes over its versions, so the text is looked at first and the code
-//! second. Whatever is in neither table is [`Meaning::Unavailable`]: an error nobody thought of must look like a store
-//! out of reach, never like a statement about the cluster.
+//! What an error of the client library means (rule R7): etcd's words, which pgha-wire knows, first, and the gRPC code second.
 
 use std::error::Error as _;
 
 use etcd_client::Error;
+use pgha_wire::meaning::{Meaning, Reading, read_text};
 use tonic::{Code, ConnectError, Status};
 
 use crate::error::BoxError;
 
-/// What an error says.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Meaning {
-    /// The member cannot serve now; another may.
-    Unavailable,
-    /// There is no such lease.
-    LeaseNotFound,
-    /// The database is full.
-    NoSpace,
-    /// The token is missing, expired or older than the last change of users and roles: a new one may help.
-    TokenRejected,
-    /// User, password or permission are wrong.
-    Denied,
-    /// A token was asked for, but etcd runs without authentication.
-    AuthNotEnabled,
-    /// The revision asked for is gone, or not there yet.
-    RevisionUnavailable,
-    /// The request itself is at fault and will be refused every time.
-    Malformed,
-}
-
-/// An error, understood.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct Reading {
-    /// What it says.
-    pub meaning: Meaning,
-    /// etcd itself said so, in words known to be said before anything is written.
-    pub spoken: bool,
-    /// The connection was never made: the request cannot have reached anybody.
-    pub never_sent: bool,
-}
-
-/// Parts of messages, lower case. The first that matches counts.
-const BY_TEXT: &[(&str, Meaning)] = &[
-    ("requested lease not found", Meaning::LeaseNotFound),
-    ("database space exceeded", Meaning::NoSpace),
-    ("invalid auth token", Meaning::TokenRejected),
-    ("revision of auth store is old", Meaning::TokenRejected),
-    ("revision in header is old", Meaning::TokenRejected),
-    ("user name is empty", Meaning::TokenRejected),
-    ("authentication is not enabled", Meaning::AuthNotEnabled),
-    ("authentication failed", Meaning::Denied),
-    ("invalid user id or password", Meaning::Denied),
-    ("etcdserver: permission denied", Meaning::Denied),
-    ("user name not found", Meaning::Denied),
-    ("required revision has been compacted", Meaning::RevisionUnavailable),
-    ("required revision is a future revision", Meaning::RevisionUnavailable),
-    ("request is too large", Meaning::Malformed),
-    // gRPC's own limit, met before etcd sees the request. Answers to transactions are far too small to meet it.
-    ("received message larger than max", Meaning::Malformed),
-    ("too many operations in txn", Meaning::Malformed),
-    ("duplicate key given in txn", Meaning::Malformed),
-    ("key is not provided", Meaning::Malformed),
-    ("too large lease ttl", Meaning::Malformed),
-    // Named although they are the default, so that a change of the default does not change them.
-    ("not a primary lessor", Meaning::Unavailable),
-    ("no leader", Meaning::Unavailable),
-    ("leader changed", Meaning::Unavailable),
-    ("request timed out", Meaning::Unavailable),
-    ("too many requests", Meaning::Unavailable),
-    ("server stopped", Meaning::Unavailable),
-    ("not capable", Meaning::Unavailable),
-];
-
 /// Understands the code and the text of a gRPC status.
 pub(crate) fn read_status(code: Code, message: &str) -> Reading {
-    let text = message.to_ascii_lowercase();
-    let by_text = BY_TEXT
-        .iter()
-        .find(|(part, _)| text.contains(part))
-        .map(|(_, meaning)| *meaning);
+    let by_text = read_text(message);
     let meaning = by_text.unwrap_or(match code {
         Code::Unauthenticated => Meaning::TokenRejected,
         Code::PermissionDenied => Meaning::Denied,

@@ -3,13 +3,11 @@
 //! | file | job |
 //! |---|---|
 //! | `config` | what the caller has to say |
-//! | `roster` | which endpoint to try next |
 //! | `link` | one connection: TLS, token, first sign of life |
 //! | `session` | one request against the endpoints within a budget; what was learnt from answers |
 //! | `commit` | one transaction, at most once |
 //! | `watch` | watch events to hints |
 //! | `survey` | member list and versions, now and then |
-//! | `horizon` | answers from the past (rule R5) |
 //! | `meaning` | what an error means (rule R7) |
 //! | `versions` | known faults (rule R9) |
 //! | `convert` | vocabulary |
@@ -17,10 +15,8 @@
 mod commit;
 mod config;
 mod convert;
-mod horizon;
 mod link;
 mod meaning;
-mod roster;
 mod session;
 mod survey;
 mod versions;
@@ -37,13 +33,14 @@ use pgha_wire::kv::{KeyValue, Snapshot, Txn};
 pub use self::config::{Credentials, EtcdConfig, TlsFiles};
 
 use self::convert::{lease_seconds, parse_key_value};
-use self::horizon::{Freshness, Header};
 use self::link::header_of;
-use self::meaning::{Meaning, read_error};
+use self::meaning::read_error;
 use self::session::{Answer, Session};
 use crate::dcs::{Dcs, DcsFuture, DcsStatus, KeepAlive};
 use crate::error::DcsError;
 use crate::hints::WatchHints;
+use pgha_core::horizon::{Freshness, Header};
+use pgha_wire::meaning::Meaning;
 
 /// The etcd v3 backend. Cheap to clone; clones share connections and memory.
 ///

@@ -4,6 +4,7 @@
 //! its share of the budget, without a leader or answering from the past is passed over within the same call, so the
 //! loss of one member of three does not cost a cycle (F05).
 
+use std::hash::{BuildHasher, Hasher, RandomState};
 use std::mem::{Discriminant, discriminant};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -14,27 +15,15 @@ use tokio::sync::watch;
 use tokio::time::timeout;
 
 use super::config::EtcdConfig;
-use super::horizon::{Floor, Freshness, Header, Horizon, Regression};
-use super::link::{Link, OpenError};
-use super::meaning::{Meaning, explain, read_error};
-use super::roster::Roster;
+use super::link::{Door, Link, OpenError};
+use super::meaning::{explain, read_error};
 use super::versions;
 use crate::clock::boot_now;
 use crate::dcs::{DcsFuture, DcsStatus, EndpointStatus};
 use crate::error::{BoxError, DcsError};
-
-/// No attempt is cut shorter than this, unless the budget itself is.
-const MIN_ATTEMPT: Duration = Duration::from_millis(300);
-/// A budget is shared among at most so many attempts, so that a slow etcd is not mistaken for a dead one.
-const MAX_SHARES: u32 = 3;
-/// It is shared among at least two: a single endpoint gets a second try on a new connection.
-const MIN_SHARES: u32 = 2;
-/// Less than this is not worth an attempt.
-const SHORTEST_REST: Duration = Duration::from_millis(5);
-/// Pause after every endpoint has failed, doubled each time.
-const FIRST_PAUSE: Duration = Duration::from_millis(100);
-/// The longest such pause.
-const MAX_PAUSE: Duration = Duration::from_secs(1);
+use pgha_core::horizon::{Floor, Freshness, Header, Horizon, Regression};
+use pgha_core::roster::{FIRST_PAUSE, MAX_PAUSE, Roster, SHORTEST_REST};
+use pgha_wire::meaning::Meaning;
 
 /// An answer and its origin.
 pub(crate) struct Answer<T> {
@@ -62,7 +51,7 @@ pub(crate) struct Session {
 }
 
 pub(super) struct State {
-    pub roster: Roster,
+    pub roster: Roster<Arc<Door>>,
     pub horizon: Horizon,
     pub next_survey: Mono,
     trouble: [Option<Trouble>; Lane::COUNT],
@@ -107,7 +96,7 @@ impl Session {
     pub fn new(config: EtcdConfig) -> Result<Arc<Session>, DcsError> {
         config.check()?;
         let configured = config.urls()?;
-        let roster = Roster::new(&configured);
+        let roster = Roster::new(&configured, RandomState::new().build_hasher().finish());
         let (place, _) = watch::channel(Place {
             url: roster.current(),
             epoch: 0,
@@ -209,11 +198,7 @@ impl Session {
 
     /// The time one attempt gets.
     pub(super) fn share_of(&self, budget: Duration) -> Duration {
-        let members = self.state().roster.usable_members(boot_now());
-        let shares = u32::try_from(members)
-            .unwrap_or(MAX_SHARES)
-            .clamp(MIN_SHARES, MAX_SHARES);
-        (budget / shares).max(MIN_ATTEMPT)
+        self.state().roster.share_of(budget, boot_now())
     }
 
     /// One request to one endpoint.
@@ -480,10 +465,9 @@ pub(super) fn dcs_error(url: &str, meaning: Meaning, source: BoxError) -> DcsErr
 
 fn setback(url: &str, meaning: Meaning, source: BoxError) -> Setback {
     let error = dcs_error(url, meaning, source);
-    match error {
-        DcsError::Unreachable { .. } | DcsError::TimedOut { .. } | DcsError::Stale { .. } => Setback::Next(error),
-        DcsError::Denied { .. } | DcsError::NoSpace { .. } | DcsError::Protocol { .. } | DcsError::Config { .. } => {
-            Setback::Final(error)
-        }
+    if meaning.elsewhere_may_help() {
+        Setback::Next(error)
+    } else {
+        Setback::Final(error)
     }
 }

@@ -9,12 +9,12 @@ use std::time::Duration;
 use etcd_client::{Client, Error};
 
 use super::config::normalize_url;
-use super::horizon::Freshness;
 use super::link::header_of;
 use super::session::{Answer, Request, Session};
 use crate::clock::boot_now;
 use crate::dcs::DcsFuture;
 use crate::error::DcsError;
+use pgha_core::horizon::Freshness;
 
 /// Time between two surveys.
 const SURVEY_EVERY: Duration = Duration::from_secs(300);

@@ -15,9 +15,10 @@ use pgha_core::units::Revision;
 use tokio::sync::watch;
 use tokio::time::timeout;
 
-use super::meaning::{Meaning, read_status};
+use super::meaning::read_status;
 use super::session::{Place, Session};
 use crate::hints::{Hint, HintSender, WatchHints};
+use pgha_wire::meaning::Meaning;
 
 /// Silence after which a sign of life is asked for.
 const IDLE_LIMIT: Duration = Duration::from_secs(10);

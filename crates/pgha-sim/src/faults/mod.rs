@@ -160,6 +160,7 @@ impl World {
             }
         }
         self.plan.settings.calm_down();
+        self.etcd.buggy = false;
     }
 
     /// Which node a target means now.

@@ -1,7 +1,8 @@
 //! Partitions, whole and one-way.
 
 use super::{FaultKind, Hit, Span};
-use crate::network::ETCD;
+use crate::etcd::MEMBERS;
+use crate::network::{ETCD, place};
 use crate::world::World;
 
 pub(super) const KINDS: &[FaultKind] = &[
@@ -28,6 +29,39 @@ pub(super) const KINDS: &[FaultKind] = &[
         weight: 2,
         begin: |w, hit| w.links.block(ETCD, hit.node),
         end: |w, hit| w.links.unblock(ETCD, hit.node),
+    },
+    FaultKind {
+        name: "mute to etcd",
+        form: "mute NODE to etcd",
+        span: Span::Lasting,
+        range: (0, 0),
+        weight: 1,
+        begin: |w, hit| w.links.block(hit.node, ETCD),
+        end: |w, hit| w.links.unblock(hit.node, ETCD),
+    },
+    FaultKind {
+        name: "cut from a member of etcd",
+        form: "cut NODE from etcd member NUMBER",
+        span: Span::Passing,
+        range: (1, MEMBERS as i64),
+        weight: 2,
+        begin: |w, hit| {
+            w.links.block(hit.node, place(member(hit)));
+            w.links.block(place(member(hit)), hit.node);
+        },
+        end: |w, hit| {
+            w.links.unblock(hit.node, place(member(hit)));
+            w.links.unblock(place(member(hit)), hit.node);
+        },
+    },
+    FaultKind {
+        name: "deaf to a member of etcd",
+        form: "deafen NODE to etcd member NUMBER",
+        span: Span::Passing,
+        range: (1, MEMBERS as i64),
+        weight: 1,
+        begin: |w, hit| w.links.block(place(member(hit)), hit.node),
+        end: |w, hit| w.links.unblock(place(member(hit)), hit.node),
     },
     FaultKind {
         name: "cut from peers",
@@ -63,6 +97,11 @@ pub(super) const KINDS: &[FaultKind] = &[
         end: |w, hit| w.links.unblock(hit.other, hit.node),
     },
 ];
+
+/// The member of etcd that `NUMBER` names, counted from 1.
+pub(super) fn member(hit: &Hit) -> usize {
+    usize::try_from(hit.number).unwrap_or(1).clamp(1, MEMBERS) - 1
+}
 
 fn towards_peers(w: &mut World, hit: &Hit, block: bool) {
     for other in w.others(hit.node) {

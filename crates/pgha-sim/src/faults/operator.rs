@@ -51,16 +51,16 @@ impl World {
 
     /// An operator writes a key and tells the daemons, as the REST API does.
     pub(crate) fn put_key(&mut self, key: &Key, value: String) {
-        let key = keys::full_key(BASE, key);
-        self.etcd.commit(&Txn {
+        let put = Txn {
             compares: Vec::new(),
             ops: vec![Op::Put {
-                key: key.clone(),
+                key: keys::full_key(BASE, key),
                 value: value.into_bytes(),
                 lease: None,
             }],
-        });
-        self.hint_all(&[key]);
+        };
+        self.etcd.commit(self.now, &put);
+        self.tell_watches();
         for i in 0..self.nodes.len() {
             self.send(i, Event::Wake(Wake::Now));
         }

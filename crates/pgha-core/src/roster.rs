@@ -1,48 +1,65 @@
-//! The endpoints, and which of them to try in which order. Pure: time is an argument, connections live elsewhere.
+//! The endpoints of a store, and which of them to try in which order. Time is an argument; what a connection is, its user
+//! says with `D`.
 //!
 //! The current endpoint is kept while it works (sticky): its raft term is known, its connection is warm. One that fails is
 //! avoided for a while that doubles with each failure, together with every other address of the same member; it is
 //! still tried when all the others fail too.
 
-use std::hash::{BuildHasher, Hasher, RandomState};
-use std::sync::Arc;
-use std::time::Duration;
+use alloc::string::String;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::time::Duration;
 
-use pgha_core::units::Mono;
-
-use super::link::Door;
+use crate::units::Mono;
 
 /// How long an endpoint is avoided after its first failure.
 const FIRST_BACKOFF: Duration = Duration::from_secs(1);
 /// It is never avoided for longer than this.
 const MAX_BACKOFF: Duration = Duration::from_secs(30);
+/// No attempt is cut shorter than this, unless the budget itself is.
+const MIN_ATTEMPT: Duration = Duration::from_millis(300);
+/// A budget is shared among at most so many attempts, so that a slow etcd is not mistaken for a dead one.
+const MAX_SHARES: u32 = 3;
+/// It is shared among at least two: a single endpoint gets a second try on a new connection.
+const MIN_SHARES: u32 = 2;
+/// Less than this is not worth an attempt.
+pub const SHORTEST_REST: Duration = Duration::from_millis(5);
+/// Pause after every endpoint has failed, doubled each time.
+pub const FIRST_PAUSE: Duration = Duration::from_millis(100);
+/// The longest such pause.
+pub const MAX_PAUSE: Duration = Duration::from_secs(1);
 /// Endpoints discovered beyond this number are ignored.
 const MAX_DISCOVERED: usize = 32;
 
 /// One endpoint.
 #[derive(Debug)]
-pub(crate) struct Endpoint {
+pub struct Endpoint<D> {
+    /// Its url.
     pub url: Arc<str>,
+    /// From the configuration; otherwise discovered.
     pub configured: bool,
+    /// Version of the member, once known.
     pub version: Option<String>,
+    /// Id of the member, once known.
     pub member_id: Option<u64>,
-    pub door: Arc<Door>,
+    /// Its connection.
+    pub door: D,
     failures: u32,
     avoid_until: Mono,
 }
 
 /// All of them.
 #[derive(Debug)]
-pub(crate) struct Roster {
-    endpoints: Vec<Endpoint>,
+pub struct Roster<D> {
+    endpoints: Vec<Endpoint<D>>,
     current: Arc<str>,
 }
 
-impl Roster {
-    /// Starts with a random one of `configured`, so that not every agent leans on the first in the list.
-    pub fn new(configured: &[String]) -> Roster {
-        let endpoints: Vec<Endpoint> = configured.iter().map(|url| Endpoint::new(url, true)).collect();
-        let dice = RandomState::new().build_hasher().finish();
+impl<D: Default> Roster<D> {
+    /// Starts with one of `configured` that a random number picks, so that not every agent leans on the first in the
+    /// list.
+    pub fn new(configured: &[String], dice: u64) -> Roster<D> {
+        let endpoints: Vec<Endpoint<D>> = configured.iter().map(|url| Endpoint::new(url, true)).collect();
         let count = u64::try_from(endpoints.len()).unwrap_or(u64::MAX).max(1);
         let first = usize::try_from(dice % count).unwrap_or(0);
         let current = endpoints
@@ -52,7 +69,7 @@ impl Roster {
     }
 
     /// Everything, configured endpoints first.
-    pub fn all(&self) -> &[Endpoint] {
+    pub fn all(&self) -> &[Endpoint<D>] {
         &self.endpoints
     }
 
@@ -62,11 +79,11 @@ impl Roster {
     }
 
     /// The endpoint with this url, unless it has left the list.
-    pub fn find(&self, url: &str) -> Option<&Endpoint> {
+    pub fn find(&self, url: &str) -> Option<&Endpoint<D>> {
         self.endpoints.iter().find(|endpoint| &*endpoint.url == url)
     }
 
-    fn find_mut(&mut self, url: &str) -> Option<&mut Endpoint> {
+    fn find_mut(&mut self, url: &str) -> Option<&mut Endpoint<D>> {
         self.endpoints.iter_mut().find(|endpoint| &*endpoint.url == url)
     }
 
@@ -102,6 +119,14 @@ impl Roster {
             }
         }
         seen.len() + unknown
+    }
+
+    /// The part of a request's budget that one attempt gets.
+    pub fn share_of(&self, budget: Duration, now: Mono) -> Duration {
+        let shares = u32::try_from(self.usable_members(now))
+            .unwrap_or(MAX_SHARES)
+            .clamp(MIN_SHARES, MAX_SHARES);
+        (budget / shares).max(MIN_ATTEMPT)
     }
 
     /// The endpoint served a request: it is current from now on. Returns true when it was not before.
@@ -164,14 +189,14 @@ impl Roster {
     }
 }
 
-impl Endpoint {
-    fn new(url: &str, configured: bool) -> Endpoint {
+impl<D: Default> Endpoint<D> {
+    fn new(url: &str, configured: bool) -> Endpoint<D> {
         Endpoint {
             url: Arc::from(url),
             configured,
             version: None,
             member_id: None,
-            door: Arc::default(),
+            door: D::default(),
             failures: 0,
             avoid_until: Mono::default(),
         }
@@ -186,18 +211,21 @@ impl Endpoint {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, clippy::panic)]
+    use alloc::borrow::ToOwned;
+    use alloc::string::ToString;
+
     use super::*;
 
     const NOW: Mono = Mono(1_000_000_000_000);
 
-    fn roster(urls: &[&str]) -> Roster {
+    fn roster(urls: &[&str]) -> Roster<()> {
         let urls: Vec<String> = urls.iter().map(|url| (*url).to_owned()).collect();
-        let mut roster = Roster::new(&urls);
+        let mut roster = Roster::new(&urls, 0);
         roster.succeeded(&urls[0]);
         roster
     }
 
-    fn order(roster: &Roster, now: Mono) -> Vec<String> {
+    fn order(roster: &Roster<()>, now: Mono) -> Vec<String> {
         roster.order(now).iter().map(|url| url.to_string()).collect()
     }
 

@@ -10,28 +10,37 @@
 //! themselves; and not one admissible answer came in between. Until then the store counts as unreachable, so a
 //! leader has stopped writing by its own deadline before the new state is believed. One lagging, isolated or wrongly
 //! configured member of several can never bring this about.
+//!
+//! *Absent on purpose:* any knowledge of how a request is sent. pgha-dcs and the simulator call the same code.
 
-use std::collections::BTreeSet;
-use std::fmt;
-use std::time::Duration;
+use alloc::collections::BTreeSet;
+use alloc::string::String;
+use core::fmt;
+use core::time::Duration;
 
-use pgha_core::units::Mono;
+use crate::units::Mono;
 
 /// Refused reads in a row before a regressed state may be accepted.
-pub(crate) const ROUNDS_BEFORE_RESET: u32 = 5;
+pub const ROUNDS_BEFORE_RESET: u32 = 5;
+/// How far back the first refused read must lie, unless the configuration says otherwise.
+pub const REGRESSION_GRACE: Duration = Duration::from_secs(30);
 
 /// What each answer of etcd says about its origin.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub(crate) struct Header {
+pub struct Header {
+    /// The store's cluster.
     pub cluster_id: u64,
+    /// Who answered.
     pub member_id: u64,
+    /// The raft term as that member knows it.
     pub raft_term: u64,
+    /// Store revision that the member has applied.
     pub revision: i64,
 }
 
 /// How much of a header can be trusted to be up to date.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Freshness {
+pub enum Freshness {
     /// The answer went through the leader: its revision covers everything that was acknowledged before.
     Linearizable,
     /// The answer carries whatever revision the member has applied: only cluster and term are checked.
@@ -40,7 +49,7 @@ pub(crate) enum Freshness {
 
 /// What was known when a request was sent.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub(crate) struct Floor {
+pub struct Floor {
     epoch: u32,
     cluster_id: Option<u64>,
     raft_term: u64,
@@ -49,17 +58,26 @@ pub(crate) struct Floor {
 
 /// Why an answer is dropped.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Regression {
+pub enum Regression {
+    /// Another cluster answered.
     Cluster {
+        /// The cluster we know.
         known: u64,
+        /// The one that answered.
         answered: u64,
     },
+    /// The member is behind an election.
     Term {
+        /// Highest term known when the request was sent.
         known: u64,
+        /// The member's.
         answered: u64,
     },
+    /// The answer is older than one that was seen before the request was sent.
     Revision {
+        /// Highest revision known then.
         known: i64,
+        /// The answer's.
         answered: i64,
     },
     /// The known state was replaced while the request was under way.
@@ -88,7 +106,7 @@ struct Refusals {
 
 /// The memory.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Horizon {
+pub struct Horizon {
     floor: Floor,
     refusals: Option<Refusals>,
 }
@@ -110,6 +128,9 @@ impl Horizon {
     }
 
     /// Admits an answer and remembers it, or says why it must be dropped.
+    ///
+    /// # Errors
+    /// What regressed.
     pub fn admit(&mut self, at_send: Floor, header: Header, freshness: Freshness) -> Result<(), Regression> {
         if at_send.epoch != self.floor.epoch {
             return Err(Regression::Overtaken);
@@ -201,6 +222,9 @@ impl Horizon {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, clippy::panic)]
+    use alloc::borrow::ToOwned;
+    use alloc::vec::Vec;
+
     use super::*;
 
     const GRACE: Duration = Duration::from_secs(30);
