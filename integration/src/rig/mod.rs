@@ -150,6 +150,8 @@ impl Scenario {
                 seconds(settings.loop_wait)?,
                 seconds(settings.retry_timeout)?,
             )
+            // A rewind whose source dies leaves a directory that only a person may give up, unless that is allowed.
+            .local(json!({"postgresql": {"remove_data_directory_on_rewind_failure": true}}))
             .own_hosts()
             .quorum_commit();
         if fault("hang archive of NODE") {
