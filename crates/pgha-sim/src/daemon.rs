@@ -44,7 +44,7 @@ impl World {
         let now = self.now;
         let node = &mut self.nodes[i];
         node.job = None;
-        node.pg.crash();
+        node.pg.lose_power();
         node.fence = None;
         node.fired = false;
         node.frozen = 0;
@@ -76,10 +76,12 @@ impl World {
                 (*node, true)
             }
             Happening::Response { ticket, .. } | Happening::Impatient { ticket, .. } => (ticket.node, true),
-            Happening::JobStep { node, .. } | Happening::Fence { node } | Happening::Supervise { node } => {
-                (*node, false)
-            }
+            Happening::JobStep { node, .. }
+            | Happening::Postgres { node, .. }
+            | Happening::Fence { node }
+            | Happening::Supervise { node } => (*node, false),
             Happening::Request { .. }
+            | Happening::Client(_)
             | Happening::Tick
             | Happening::Leases
             | Happening::FaultBegins(_)

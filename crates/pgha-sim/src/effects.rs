@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use pgha_core::cluster::MemberState;
-use pgha_core::effect::{Effect, Tend};
+use pgha_core::effect::Effect;
 use pgha_core::event::{Event, OpId};
 use pgha_core::peer::{PeerStatus, PeerView};
 use pgha_core::pg::SqlRole;
@@ -16,7 +16,7 @@ use pgha_core::view::TimelineEnd;
 use crate::client::Wish;
 use crate::etcd::Time;
 use crate::postgres::Server;
-use crate::world::{Happening, MS, SUPERVISOR, World, nanos};
+use crate::world::{Happening, SUPERVISOR, World, nanos};
 
 impl World {
     pub(crate) fn later(&mut self, i: usize, epoch: u64, after: Time, event: Event) {
@@ -60,19 +60,8 @@ impl World {
                 self.set_fence_alarm(i);
             }
             Effect::StartJob { op, job } => self.start_job(i, op, job),
-            Effect::CancelJob { op } => {
-                if let Some(job) = self.nodes[i].job.as_mut().filter(|j| j.op == op) {
-                    job.cancelled = true;
-                }
-            }
-            Effect::Tend { op, items } => {
-                if items.contains(&Tend::Checkpoint)
-                    && let Some(data) = self.nodes[i].pg.data_mut()
-                {
-                    data.checkpoint_timeline = data.timeline();
-                }
-                self.later(i, epoch, 20 * MS, Event::Tended { op });
-            }
+            Effect::CancelJob { op } => self.cancel_job(i, op),
+            Effect::Tend { op, items } => self.tend(i, epoch, op, &items),
             Effect::Callback { .. } | Effect::Answer { .. } => {}
             Effect::Exit {
                 code, leave_running, ..
@@ -88,6 +77,7 @@ impl World {
     }
 
     fn ask_peers(&mut self, i: usize, epoch: u64, op: OpId, peers: &[(MemberName, String)], budget: Duration) {
+        self.note_asked(i);
         let mut answers = BTreeMap::new();
         let mut after = self.latency();
         let at = self.boot(i);
@@ -141,6 +131,6 @@ impl World {
             switchpoint,
             reason: "no recovery target specified".into(),
         };
-        data.history().into_iter().map(end).collect()
+        data.history.ends().into_iter().map(end).collect()
     }
 }

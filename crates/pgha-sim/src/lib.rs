@@ -5,8 +5,10 @@
     reason = "indexes of nodes come from this crate's own loops"
 )]
 
+pub mod bench;
 pub mod campaign;
 mod client;
+pub mod clients;
 mod clock;
 mod daemon;
 mod effects;

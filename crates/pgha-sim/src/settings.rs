@@ -53,6 +53,8 @@ pub struct SimSettings {
     pub etcd_bugs: bool,
     /// Reads that are stale when they may be, per mille.
     pub stale_read_per_mille: u64,
+    /// Milliseconds between two commits of a client; zero: nobody commits.
+    pub commit_every_ms: u64,
 }
 
 /// One setting as the text form of plans has it.
@@ -105,6 +107,7 @@ pub const KNOBS: &[Knob] = knobs![
     late_hint_per_mille,
     etcd_bugs,
     stale_read_per_mille,
+    commit_every_ms,
 ];
 
 impl KnobValue for u64 {
@@ -183,6 +186,7 @@ impl Default for SimSettings {
             late_hint_per_mille: 0,
             etcd_bugs: false,
             stale_read_per_mille: 0,
+            commit_every_ms: 500,
         }
     }
 }
@@ -217,6 +221,7 @@ impl SimSettings {
             late_hint_per_mille: [0, 20, 200][etcd.index(3)],
             etcd_bugs: etcd.chance(300),
             stale_read_per_mille: [10, 100][etcd.index(2)],
+            commit_every_ms: [100, 500, 500, 2000][r.index(4)],
             ..SimSettings::default()
         }
     }

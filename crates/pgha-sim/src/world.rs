@@ -17,13 +17,14 @@ use pgha_core::rule::Rule;
 use pgha_core::units::{MemberName, Mono, Now};
 
 use crate::client::{Client, Wish};
+use crate::clients::Clients;
 use crate::clock::Clock;
 use crate::etcd::{SimEtcd, Time};
 use crate::faults::Hit;
 use crate::network::Links;
 use crate::oracles::Oracles;
 use crate::plan::Plan;
-use crate::postgres::{Server, SimPostgres};
+use crate::postgres::{PgEvent, Server, SimPostgres};
 use crate::rng::{Rng, Stream};
 use crate::store::{Answered, Ticket};
 
@@ -33,6 +34,8 @@ pub const MS: Time = 1_000_000;
 pub const SEC: Time = 1_000 * MS;
 /// How long a supervisor waits before it starts a daemon again.
 pub const SUPERVISOR: Time = 5 * SEC;
+/// How often ends of replication connections look at each other.
+const TICK: Time = 500 * MS;
 /// Prefix of the simulated scope.
 pub const BASE: &str = "/service/sim";
 
@@ -117,6 +120,8 @@ pub struct SimJob {
     pub job: Job,
     /// The daemon asked to stop it.
     pub cancelled: bool,
+    /// Steps that were begun.
+    pub reached: u8,
 }
 
 /// Something that will happen.
@@ -147,9 +152,13 @@ pub(crate) enum Happening {
     Impatient { ticket: Ticket, paused: bool },
     /// A step of a job.
     JobStep { node: usize, op: OpId, step: u8 },
+    /// A server does something by itself, in this life of it.
+    Postgres { node: usize, life: u64, what: PgEvent },
+    /// A client commits.
+    Client(usize),
     /// A fence looks at its deadline.
     Fence { node: usize },
-    /// Standbys receive WAL, clients write.
+    /// Ends of replication connections look at each other.
     Tick,
     /// Time passes for etcd: leases end, leaders are elected, watches are looked after.
     Leases,
@@ -178,11 +187,16 @@ pub struct World {
     pub plan: Plan,
     /// Which packets arrive.
     pub links: Links,
+    /// Which packets of replication arrive, beside that.
+    pub replication: Links,
+    /// Who writes.
+    pub clients: Clients,
     /// Faults that have begun and not ended, by their number in the plan.
     pub active: BTreeMap<usize, Hit>,
     pub(crate) network: Rng,
     pub(crate) postgres: Rng,
     pub(crate) next_branch: u64,
+    pub(crate) next_connection: u64,
     /// Coverage and non-vacuity counters by name.
     pub counters: BTreeMap<String, u64>,
     /// What the oracles remember.
@@ -198,7 +212,7 @@ pub struct World {
 impl World {
     /// The world of a plan, before anything happened.
     pub fn new(plan: Plan, with_trace: bool) -> World {
-        let nodes = (0..plan.settings.nodes).map(SimNode::new).collect();
+        let nodes: Vec<SimNode> = (0..plan.settings.nodes).map(SimNode::new).collect();
         let seed = plan.seed;
         let mut world = World {
             now: 0,
@@ -207,16 +221,19 @@ impl World {
             sequence: 0,
             etcd: SimEtcd::new(),
             etcd_down: 0,
+            oracles: Oracles::new(&nodes),
             nodes,
             parsed: None,
             plan,
             links: Links::default(),
+            replication: Links::default(),
+            clients: Clients::new(seed),
             active: BTreeMap::new(),
             network: Rng::new(seed, Stream::Network),
             postgres: Rng::new(seed, Stream::Postgres),
             next_branch: 1,
+            next_connection: 0,
             counters: BTreeMap::new(),
-            oracles: Oracles::default(),
             violations: Vec::new(),
             trace_hash: 0xcbf2_9ce4_8422_2325,
             trace: with_trace.then(Vec::new),
@@ -227,6 +244,7 @@ impl World {
         for i in 0..world.nodes.len() {
             world.start_agent(i);
         }
+        world.start_clients();
         world.schedule_plan();
         world
     }
@@ -269,10 +287,12 @@ impl World {
             Happening::Response { ticket, answered } => self.response_arrives(ticket, *answered),
             Happening::Impatient { ticket, paused } => self.impatient(ticket, paused),
             Happening::JobStep { node, op, step } => self.job_step(node, op, step),
+            Happening::Postgres { node, life, what } => self.postgres_event(node, life, what),
+            Happening::Client(client) => self.client_acts(client),
             Happening::Fence { node } => self.fence_looks(node),
             Happening::Tick => {
-                self.replicate();
-                self.at(self.now + 100 * MS, Happening::Tick);
+                self.tend_connections();
+                self.at(self.now + TICK, Happening::Tick);
             }
             Happening::Leases => self.etcd_passes(),
             Happening::FaultBegins(number) => self.fault_begins(number),

@@ -83,6 +83,7 @@ pub fn kinds() -> impl Iterator<Item = &'static FaultKind> {
         clock::KINDS,
         operator::KINDS,
         real::KINDS,
+        postgres::LATER_KINDS,
     ]
     .into_iter()
     .flatten()

@@ -40,7 +40,11 @@ impl World {
         if cluster.leader.is_some() || !matches!(cluster.initialize, Initialize::Absent) {
             return;
         }
-        let position = |n: &SimNode| n.pg.data().filter(|_| n.agent_runs()).map(|d| (d.timeline(), d.lsn));
+        let position = |n: &SimNode| {
+            n.pg.data()
+                .filter(|_| n.agent_runs())
+                .map(|d| (d.timeline(), d.position()))
+        };
         let fit = self.nodes.iter().filter(|n| position(n).is_some());
         let Some(name) = fit.max_by_key(|n| position(n)).map(|n| n.name.clone()) else {
             return;

@@ -6,8 +6,6 @@ use super::{FaultKind, Span, nothing};
 pub(super) const KINDS: &[FaultKind] = &[
     instant("backend killed", "kill backend NODE"),
     passing("processes stopped", "stop checkpointer NODE"),
-    passing("wal senders stopped", "stop walsenders NODE"),
-    passing("client backends stopped", "stop backends NODE"),
     passing("REST cut", "cut rest of NODE"),
     passing(
         "etcd member isolated with a node",
@@ -16,7 +14,6 @@ pub(super) const KINDS: &[FaultKind] = &[
     passing("etcd member killed", "kill etcd member NUMBER"),
     instant("etcd leader moved", "move etcd leader"),
     passing("processor taken away", "throttle node NODE to NUMBER percent"),
-    passing("disk full", "fill disk of NODE"),
     passing("slow fsync", "delay fsync of NODE by TIME"),
     passing("archive_command hangs", "hang archive of NODE"),
     passing("table locked", "lock catalog of NODE"),

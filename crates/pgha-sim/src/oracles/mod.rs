@@ -3,14 +3,29 @@
 //!
 //! Safety is looked at after every event, progress after the calm that follows the faults.
 
+mod hooks;
 mod l1_leader;
+mod l4_sync_restored;
+mod l5_commits_unblock;
 mod s01_one_valid_writer;
 mod s02_self_fencing;
 mod s03_promotion_proof;
+mod s04_no_acknowledged_commit_lost;
+mod s05_sync_key;
+mod s06_eligibility;
+mod s07_bounded_loss;
 mod s11_truthful_endpoints;
+mod s13_slots;
+mod s15_clean_hand_over;
 mod s16_books_match;
+mod s18_sync_names;
+mod seen;
+#[cfg(test)]
+mod tests;
 
-use crate::world::World;
+use crate::etcd::Time;
+use crate::postgres::History;
+use crate::world::{SimNode, World};
 
 /// An invariant that needs no memory: what is broken now, in words that begin with its name.
 type Check = fn(&World) -> Option<String>;
@@ -28,7 +43,28 @@ const PROGRESS: &[Check] = &[l1_leader::check];
 
 /// What oracles remember from one event to the next, one field per oracle that needs it.
 #[derive(Clone, Debug, Default)]
-pub struct Oracles {}
+pub struct Oracles {
+    /// etcd as it was.
+    seen: seen::Seen,
+    /// Store revision that was looked at last.
+    store_checked: i64,
+    /// The history of the primary with the newest branch (S4).
+    newest: Option<History>,
+    /// By node: when its member key was there last (S13).
+    member_seen: Vec<Option<Time>>,
+    /// A hand-over under way (S15).
+    handing_over: Option<s15_clean_hand_over::HandingOver>,
+}
+
+impl Oracles {
+    /// For a world of these nodes.
+    pub fn new(nodes: &[SimNode]) -> Oracles {
+        Oracles {
+            seen: seen::Seen::new(nodes),
+            ..Oracles::default()
+        }
+    }
+}
 
 impl World {
     /// Looks at all safety oracles.
@@ -38,6 +74,7 @@ impl World {
                 self.violation(text);
             }
         }
+        self.check_store();
     }
 
     /// Demands progress.
@@ -47,6 +84,7 @@ impl World {
                 self.violation(text);
             }
         }
+        self.check_data_progress();
     }
 
     /// Looks at a promotion that begins.

@@ -1,0 +1,68 @@
+//! Small upkeep inside the running server.
+
+use pgha_core::effect::Tend;
+use pgha_core::event::{Event, OpId};
+
+use crate::postgres::{Server, Slot};
+use crate::world::{MS, World};
+
+impl World {
+    pub(crate) fn tend(&mut self, i: usize, epoch: u64, op: OpId, items: &[Tend]) {
+        let mut takes = 20 * MS;
+        for item in items {
+            match item {
+                Tend::CreateSlot(name) => self.create_slot(i, name),
+                Tend::DropSlot(name) => self.drop_slot(i, name),
+                Tend::AdvanceSlot(name, to) => self.advance_slot(i, name, to.0),
+                Tend::Checkpoint => takes += self.begin_checkpoint(i, true),
+                Tend::ApplyConfiguration => {}
+            }
+        }
+        self.later(i, epoch, takes, Event::Tended { op });
+    }
+
+    fn answers_sql(&self, i: usize) -> bool {
+        let pg = &self.nodes[i].pg;
+        matches!(pg.server, Server::Primary | Server::Standby(_)) && !pg.mute
+    }
+
+    /// A slot that reserves WAL at once: from the redo position of the last checkpoint on.
+    fn create_slot(&mut self, i: usize, name: &str) {
+        if !self.answers_sql(i) {
+            return;
+        }
+        if let Some(d) = self.nodes[i].pg.data_mut() {
+            let restart = d.checkpoint.max(d.oldest);
+            d.slots.entry(name.to_owned()).or_insert(Slot { restart, lost: false });
+        }
+    }
+
+    fn is_active(&self, i: usize, name: &str) -> bool {
+        let senders = &self.nodes[i].pg.senders;
+        senders.iter().any(|s| s.slot.as_deref() == Some(name))
+    }
+
+    fn drop_slot(&mut self, i: usize, name: &str) {
+        if !self.answers_sql(i) || self.is_active(i, name) {
+            return;
+        }
+        let Some(slot) = self.nodes[i].pg.data_mut().and_then(|d| d.slots.remove(name)) else {
+            return;
+        };
+        self.note(|| format!("n{} drops the slot {name}: {slot:?}", i + 1));
+        self.check_dropped_slot(i, name, slot);
+    }
+
+    /// PostgreSQL refuses to move a slot back, or beyond what is flushed or replayed.
+    fn advance_slot(&mut self, i: usize, name: &str, to: u64) {
+        if !self.answers_sql(i) || self.is_active(i, name) {
+            return;
+        }
+        let Some(d) = self.nodes[i].pg.data_mut() else { return };
+        let limit = if d.signal { d.replayed } else { d.flushed };
+        let Some(slot) = d.slots.get_mut(name).filter(|s| !s.lost && s.restart < to) else {
+            return;
+        };
+        slot.restart = to.min(limit);
+    }
+}

@@ -1,0 +1,26 @@
+//! L5: after calm commits are acknowledged: none waits for longer than `loop_wait` and a second, and there are new ones.
+//! In strict mode they wait for as long as no standby is there.
+
+use crate::etcd::Time;
+use crate::world::{SEC, World};
+
+pub(super) fn check(world: &World) -> Option<String> {
+    let settings = &world.plan.settings;
+    let leader = world.leader().filter(|l| world.nodes[*l].accepts_writes())?;
+    let patience: Time = (settings.loop_wait + 1) * SEC;
+    let pg = &world.nodes[leader].pg;
+    if settings.sync_strict && pg.senders.is_empty() {
+        return None;
+    }
+    let name = &world.nodes[leader].name;
+    if let Some((at, since)) = pg.sessions.waiting.front()
+        && world.now.saturating_sub(*since) > patience
+    {
+        return Some(format!(
+            "L5: the commit at {at} on {name} still waits for a standby after calm"
+        ));
+    }
+    let idle = world.now.saturating_sub(world.clients.ledger.last_at);
+    (idle > patience + 10 * settings.commit_every_ms * crate::world::MS)
+        .then(|| format!("L5: {name} has acknowledged nothing for {} s after calm", idle / SEC))
+}

@@ -1,0 +1,25 @@
+//! S6: in synchronous mode the leader key goes to the last leader or to a member of `/sync` that sees enough of the
+//! others, unless an operator forces it.
+
+use super::seen::Acquisition;
+use crate::world::World;
+
+pub(super) fn check(world: &World, got: &Acquisition) -> Option<String> {
+    let sync = got.before.sync.as_ref()?;
+    let leader = sync.leader.as_ref()?;
+    let name = &world.nodes[got.node].name;
+    let forced = got.before.failover.as_ref().is_some_and(|wish| !wish.is_switchover());
+    if !got.before.settings().is_synchronous() || forced || leader == name {
+        return None;
+    }
+    let same = |a: &pgha_core::units::MemberName, b: &str| a.as_str().eq_ignore_ascii_case(b);
+    if !sync.standbys.iter().any(|s| same(s, name.as_str())) {
+        return Some(format!("S6: {name} takes the leader key and is not in /sync"));
+    }
+    let reachable = got.asked.as_ref().map(|a| a.reachable.as_slice()).unwrap_or_default();
+    let voters = reachable
+        .iter()
+        .filter(|j| sync.standbys.iter().any(|s| same(s, world.nodes[**j].name.as_str())));
+    let (seen, quorum) = (voters.count(), usize::try_from(sync.quorum).unwrap_or(usize::MAX));
+    (seen < quorum).then(|| format!("S6: {name} takes the leader key and saw {seen} of {quorum} other voters"))
+}

@@ -1,0 +1,57 @@
+//! S15: after a switchover that ended as it was wished, the old leader needs no rewind and nothing acknowledged is lost,
+//! whatever the replication mode.
+
+use super::seen::Acquisition;
+use crate::postgres::Point;
+use crate::world::World;
+
+/// A hand-over whose candidate has the key and is not promoted yet.
+#[derive(Clone, Copy, Debug)]
+pub struct HandingOver {
+    from: usize,
+    to: usize,
+    end: Point,
+}
+
+/// The leader key changed hands: was it handed over?
+pub(super) fn note(world: &mut World, got: &Acquisition) {
+    world.oracles.handing_over = handed_over(world, got);
+}
+
+fn handed_over(world: &World, got: &Acquisition) -> Option<HandingOver> {
+    let status = got.before.status.as_ref().filter(|s| s.released)?;
+    let wish = got.before.failover.as_ref().filter(|w| w.is_switchover())?;
+    let from = world
+        .nodes
+        .iter()
+        .position(|n| Some(&n.name) == status.writer.as_ref())?;
+    let meant = wish.leader.as_ref() == Some(&world.nodes[from].name)
+        && wish.candidate.as_ref().is_none_or(|c| *c == world.nodes[got.node].name);
+    let end = world.nodes[from].pg.data()?.end();
+    (meant && from != got.node).then_some(HandingOver {
+        from,
+        to: got.node,
+        end,
+    })
+}
+
+/// A node begins to accept writes: if it was handed over to, that is the successful end.
+pub(super) fn check_primary(world: &mut World, i: usize) -> Option<String> {
+    let over = world.oracles.handing_over.take().filter(|h| h.to == i)?;
+    world.count("switchover done");
+    let data = world.nodes[i].pg.data()?;
+    let acknowledged = world.clients.ledger.of(over.end.branch).last;
+    let (from, to) = (&world.nodes[over.from].name, &world.nodes[i].name);
+    if !data.history.contains(data.written, over.end) {
+        return Some(format!(
+            "S15: {to} took over from {from} without its last record at {}",
+            over.end.lsn
+        ));
+    }
+    (acknowledged > over.end.lsn).then(|| {
+        format!(
+            "S15: {from} acknowledged a commit at {acknowledged} after its end at {}",
+            over.end.lsn
+        )
+    })
+}

@@ -1,0 +1,127 @@
+//! What the oracles remember of etcd from one event to the next, so that an acquisition of the leader key can be judged by
+//! what stood there before it. Keys are parsed again only when they changed.
+
+use pgha_core::cluster::ClusterView;
+use pgha_core::commit::Key;
+use pgha_core::units::{Revision, Timeline};
+use pgha_wire::cluster::parse_cluster;
+use pgha_wire::keys;
+use pgha_wire::kv::Snapshot;
+
+use crate::world::{BASE, SimNode, World};
+
+/// Keys that oracles look into.
+const KEYS: [Key; 5] = [Key::Leader, Key::Status, Key::Sync, Key::Failover, Key::Config];
+
+/// The memory.
+#[derive(Clone, Debug)]
+pub struct Seen {
+    names: [String; KEYS.len()],
+    /// Member keys by node.
+    pub members: Vec<String>,
+    store: i64,
+    revisions: [Revision; KEYS.len()],
+    /// The keys above, as they stand.
+    pub cluster: ClusterView,
+    /// By node: what it could have learnt when it asked its peers last.
+    pub asked: Vec<Option<Asked>>,
+}
+
+/// What a node could have learnt from its peers.
+#[derive(Clone, Debug)]
+pub struct Asked {
+    /// Peers that answer.
+    pub reachable: Vec<usize>,
+    /// A peer on the same timeline that is ahead.
+    pub ahead: Option<usize>,
+}
+
+/// The leader key changed hands.
+pub struct Acquisition {
+    /// Who holds it now.
+    pub node: usize,
+    /// What stood in etcd before.
+    pub before: ClusterView,
+    /// What the node could have learnt from its peers before.
+    pub asked: Option<Asked>,
+}
+
+impl Default for Seen {
+    fn default() -> Seen {
+        Seen {
+            names: KEYS.map(|key| keys::full_key(BASE, &key)),
+            members: Vec::new(),
+            store: 0,
+            revisions: [Revision(0); KEYS.len()],
+            cluster: ClusterView::default(),
+            asked: Vec::new(),
+        }
+    }
+}
+
+impl Seen {
+    /// For a world of these nodes.
+    pub fn new(nodes: &[SimNode]) -> Seen {
+        let key = |n: &SimNode| keys::full_key(BASE, &Key::Member(n.name.clone()));
+        Seen {
+            members: nodes.iter().map(key).collect(),
+            asked: vec![None; nodes.len()],
+            ..Seen::default()
+        }
+    }
+}
+
+impl World {
+    /// Looks at etcd again if anything was written. Tells of a new leader key.
+    pub(super) fn see_store(&mut self) -> Option<Acquisition> {
+        let revision = self.etcd.revision();
+        let seen = &mut self.oracles.seen;
+        if seen.store == revision {
+            return None;
+        }
+        seen.store = revision;
+        let kept = |name: &String| self.etcd.get(name);
+        let revisions = std::array::from_fn(|k| kept(&seen.names[k]).map_or(Revision(0), |kv| kv.mod_revision));
+        if revisions == seen.revisions {
+            return None;
+        }
+        seen.revisions = revisions;
+        let keys = seen.names.iter().filter_map(kept).cloned().collect();
+        let revision = Revision(revision);
+        let cluster = parse_cluster(BASE, &Snapshot { revision, keys });
+        let before = std::mem::replace(&mut seen.cluster, cluster);
+        let token = |c: &ClusterView| c.leader.as_ref().map(|l| l.create_revision);
+        let holder = seen.cluster.leader_name()?;
+        if token(&before) == token(&seen.cluster) {
+            return None;
+        }
+        let node = self.nodes.iter().position(|n| n.name == *holder)?;
+        let asked = self.oracles.seen.asked.get_mut(node).and_then(Option::take);
+        Some(Acquisition { node, before, asked })
+    }
+
+    /// A node asks its peers: notes who could tell it something.
+    pub(crate) fn note_asked(&mut self, i: usize) {
+        let reachable: Vec<usize> = self.others(i).filter(|j| self.is_askable(i, *j)).collect();
+        let ahead = reachable.iter().copied().find(|j| self.is_ahead(*j, i));
+        self.oracles.seen.asked[i] = Some(Asked { reachable, ahead });
+    }
+
+    fn is_askable(&self, i: usize, j: usize) -> bool {
+        let peer = &self.nodes[j];
+        peer.agent_runs() && self.talk(i, j) && self.etcd.get(&self.oracles.seen.members[j]).is_some()
+    }
+
+    /// Is the standby `j` on the same timeline as `i`, and ahead?
+    pub(super) fn is_ahead(&self, j: usize, i: usize) -> bool {
+        let (theirs, mine) = (&self.nodes[j].pg, &self.nodes[i].pg);
+        let shown = |d: &crate::postgres::Data| (Timeline(d.timeline()), d.replayed);
+        let (Some(a), Some(b)) = (
+            theirs.data().map(shown),
+            mine.data().map(|d| (Timeline(d.timeline()), d.position())),
+        ) else {
+            return false;
+        };
+        theirs.receiver().is_some() && !theirs.mute && a.0 == b.0 && a.1 > b.1
+    }
+}

@@ -1,0 +1,198 @@
+//! WAL of a primary: commits are written, flushed, and acknowledged when the configuration that each process has loaded
+//! says so. Checkpoints, and the reload of the configuration, which a checkpointer at work misses.
+
+use std::sync::Arc;
+
+use super::{PgEvent, Process, RunningCheckpoint, Server, SyncRules};
+use crate::etcd::Time;
+use crate::world::{MS, SEC, World};
+
+/// How often a server checkpoints by itself.
+const CHECKPOINT_EVERY: Time = 30 * SEC;
+
+impl World {
+    /// A session writes its commit record and waits for the disk.
+    pub(crate) fn commit_begins(&mut self, i: usize, size: u64) {
+        if self.nodes[i].pg.trouble.disk_full > 0 {
+            self.count("primary panicked for want of space");
+            return self.server_dies(i);
+        }
+        let pg = &mut self.nodes[i].pg;
+        let Some(d) = pg.data_mut() else { return };
+        d.written += size;
+        let at = d.written;
+        pg.sessions.flushing.push_back(at);
+        if !pg.flushing {
+            pg.flushing = true;
+            let takes = self.postgres.range(MS / 5, 3 * MS);
+            self.server_does(i, takes, PgEvent::Flush);
+        }
+    }
+
+    pub(super) fn wal_flushed(&mut self, i: usize) {
+        let now = self.now;
+        let pg = &mut self.nodes[i].pg;
+        pg.flushing = false;
+        let Some(d) = pg.data_mut() else { return };
+        d.flushed = d.written;
+        d.replayed = d.written;
+        let flushed = d.flushed;
+        let mut acknowledged = Vec::new();
+        while pg.sessions.flushing.front().is_some_and(|at| *at <= flushed) {
+            let Some(at) = pg.sessions.flushing.pop_front() else {
+                break;
+            };
+            if pg.sync.defined && at > pg.sync.released {
+                pg.sessions.waiting.push_back((at, now));
+            } else {
+                acknowledged.push(at);
+            }
+        }
+        for at in acknowledged {
+            self.acknowledge(i, at, now);
+        }
+        self.feed_standbys(i);
+    }
+
+    /// A wal sender heard from its standby: does that release anybody?
+    pub(super) fn release_waiting(&mut self, i: usize, sender: usize) {
+        let pg = &mut self.nodes[i].pg;
+        let Some(rules) = pg.senders.get(sender).map(|s| Arc::clone(&s.rules)) else {
+            return;
+        };
+        let Some(upto) = rules.released(&pg.senders, sender) else {
+            return;
+        };
+        pg.sync.released = pg.sync.released.max(upto);
+        self.let_go(i, upto);
+    }
+
+    fn let_go(&mut self, i: usize, upto: u64) {
+        while let Some((at, since)) = self.nodes[i].pg.sessions.waiting.front().copied() {
+            if at > upto {
+                return;
+            }
+            self.nodes[i].pg.sessions.waiting.pop_front();
+            self.acknowledge(i, at, since);
+        }
+    }
+
+    // ---- configuration ----
+
+    /// The file is written and the postmaster told. `None` when PostgreSQL does not understand the text.
+    pub fn set_sync_names(&mut self, i: usize, text: &str) -> Option<()> {
+        self.check_sync_names(i, text);
+        let rules = Arc::new(SyncRules::parse(text)?);
+        let pg = &mut self.nodes[i].pg;
+        pg.sync.on_disk = Arc::clone(&rules);
+        if matches!(pg.server, Server::Down | Server::Starting) {
+            return Some(());
+        }
+        pg.sync.loaded = rules;
+        let senders: Vec<u64> = pg.senders.iter().map(|s| s.connection).collect();
+        for connection in senders {
+            let after = self.reload_takes();
+            self.server_does(i, after, PgEvent::Reload(Process::WalSender(connection)));
+        }
+        let after = self.reload_takes();
+        self.server_does(i, after, PgEvent::Reload(Process::Checkpointer));
+        Some(())
+    }
+
+    fn reload_takes(&mut self) -> Time {
+        match self.postgres.range(0, 9) {
+            0 => self.postgres.range(100 * MS, 2 * SEC),
+            _ => self.postgres.range(MS, 20 * MS),
+        }
+    }
+
+    pub(super) fn process_reloads(&mut self, i: usize, process: Process) {
+        let pg = &mut self.nodes[i].pg;
+        let rules = Arc::clone(&pg.sync.loaded);
+        match process {
+            Process::WalSender(connection) => {
+                let frozen = pg.trouble.frozen_senders > 0;
+                let sender = pg.senders.iter_mut().find(|s| s.connection == connection);
+                if let Some(sender) = sender.filter(|_| !frozen) {
+                    sender.priority = rules.priority(&sender.name);
+                    sender.rules = rules;
+                }
+            }
+            Process::Checkpointer => {
+                if let Some(running) = pg.checkpoint.as_mut().filter(|c| c.immediate) {
+                    running.reload_missed = true;
+                    return self.count("reload missed by the checkpointer");
+                }
+                self.checkpointer_reloads(i);
+            }
+        }
+    }
+
+    fn checkpointer_reloads(&mut self, i: usize) {
+        let pg = &mut self.nodes[i].pg;
+        let defined = pg.sync.loaded.is_defined();
+        let switched_off = pg.sync.defined && !defined;
+        pg.sync.defined = defined;
+        if switched_off {
+            self.let_go(i, u64::MAX);
+        }
+    }
+
+    // ---- checkpoints ----
+
+    pub(super) fn checkpoint_due(&mut self, i: usize) {
+        self.begin_checkpoint(i, false);
+        self.server_does(i, CHECKPOINT_EVERY, PgEvent::CheckpointDue);
+    }
+
+    /// Begins a checkpoint, or joins the one that runs. Returns how long it takes.
+    pub(crate) fn begin_checkpoint(&mut self, i: usize, immediate: bool) -> Time {
+        let now = self.now;
+        if matches!(self.nodes[i].pg.server, Server::Down | Server::Starting) {
+            return 0;
+        }
+        let slow = self.nodes[i].pg.trouble.checkpoint_takes.filter(|_| immediate);
+        let takes = slow.unwrap_or_else(|| self.postgres.range(5 * MS, 300 * MS));
+        let pg = &mut self.nodes[i].pg;
+        if let Some(running) = &mut pg.checkpoint {
+            // What was asked for begins when the running one has ended, and is as good as it.
+            running.immediate |= immediate;
+            return running.ends.saturating_sub(now);
+        }
+        let redo = match (&pg.server, pg.data()) {
+            (Server::Primary, Some(d)) => d.written,
+            (_, Some(d)) => d.replayed,
+            (_, None) => return 0,
+        };
+        pg.checkpoint = Some(RunningCheckpoint {
+            redo,
+            immediate,
+            ends: now + takes,
+            reload_missed: false,
+        });
+        self.server_does(i, takes, PgEvent::CheckpointEnds);
+        takes
+    }
+
+    pub(super) fn checkpoint_ends(&mut self, i: usize) {
+        let pg = &mut self.nodes[i].pg;
+        let Some(done) = pg.checkpoint.take() else { return };
+        let primary = pg.server == Server::Primary;
+        let Some(d) = pg.data_mut() else { return };
+        if primary {
+            d.append_record();
+        }
+        let lost = d.checkpoint_done(done.redo);
+        if primary {
+            d.checkpoint_timeline = d.timeline();
+            self.feed_standbys(i);
+        }
+        for _ in 0..lost {
+            self.count("slot lost");
+            self.note(|| format!("n{} gives a slot up", i + 1));
+        }
+        if done.reload_missed {
+            self.checkpointer_reloads(i);
+        }
+    }
+}
