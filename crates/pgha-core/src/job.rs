@@ -168,6 +168,8 @@ pub struct DivergenceFacts {
     pub leader_timeline: Timeline,
     /// The leader is itself in recovery: no verdict possible.
     pub leader_in_recovery: bool,
+    /// The history of the local timeline, oldest first: (timeline, switchpoint at its end). Empty when it is not known.
+    pub local_history: Vec<(Timeline, Lsn)>,
     /// The leader's timeline history, oldest first: (timeline, switchpoint at its end).
     pub leader_history: Vec<(Timeline, Lsn)>,
 }

@@ -21,6 +21,9 @@ pub fn judge(f: &DivergenceFacts) -> Verdict {
     if f.leader_in_recovery {
         return Verdict::CannotTell;
     }
+    if histories_part(f) {
+        return Verdict::Diverged;
+    }
     if f.local_timeline == f.leader_timeline {
         // A former primary on the timeline of another primary: both created it. A standby on it follows it.
         return if f.was_primary {
@@ -49,6 +52,13 @@ pub fn judge(f: &DivergenceFacts) -> Verdict {
     }
 }
 
+/// Did a timeline that local WAL went through end elsewhere in the leader's history, or never exist there? Then a timeline
+/// after it, whose number both have, was created twice, and PostgreSQL itself would stream the one as the other.
+fn histories_part(f: &DivergenceFacts) -> bool {
+    let past = f.local_history.iter().filter(|(t, _)| *t < f.leader_timeline);
+    past.into_iter().any(|end| !f.leader_history.contains(end))
+}
+
 #[cfg(test)]
 mod tests {
     use super::{Verdict, judge};
@@ -64,6 +74,7 @@ mod tests {
             shutdown_checkpoint_end: None,
             leader_timeline: Timeline(2),
             leader_in_recovery: false,
+            local_history: vec![],
             leader_history: vec![(Timeline(1), Lsn(100))],
         }
     }
@@ -119,6 +130,34 @@ mod tests {
             ..facts()
         };
         assert_eq!(judge(&both), Verdict::Diverged);
+    }
+
+    #[test]
+    fn a_timeline_number_that_two_nodes_created_has_diverged_although_the_position_fits() {
+        let twice = DivergenceFacts {
+            local_timeline: Timeline(3),
+            local_lsn: Lsn(210),
+            local_history: vec![(Timeline(1), Lsn(100)), (Timeline(2), Lsn(200))],
+            leader_timeline: Timeline(4),
+            leader_history: vec![
+                (Timeline(1), Lsn(100)),
+                (Timeline(2), Lsn(190)),
+                (Timeline(3), Lsn(300)),
+            ],
+            ..facts()
+        };
+        assert_eq!(judge(&twice), Verdict::Diverged);
+        let same_number_now = DivergenceFacts {
+            leader_timeline: Timeline(3),
+            leader_history: twice.leader_history[..2].to_vec(),
+            ..twice.clone()
+        };
+        assert_eq!(judge(&same_number_now), Verdict::Diverged);
+        let once = DivergenceFacts {
+            local_history: twice.leader_history[..2].to_vec(),
+            ..twice
+        };
+        assert_eq!(judge(&once), Verdict::OnHistory);
     }
 
     #[test]

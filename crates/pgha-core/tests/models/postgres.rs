@@ -245,6 +245,7 @@ impl Postgres {
             shutdown_checkpoint_end: self.checkpoint.map(|_| self.end),
             leader_timeline: leader.timeline,
             leader_in_recovery: !leader.is_writable(),
+            local_history: self.history.clone(),
             leader_history: leader.history.clone(),
         }
     }

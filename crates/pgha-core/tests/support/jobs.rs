@@ -121,13 +121,14 @@ fn seconds(time: Duration) -> String {
     format!("{} s", time.as_secs())
 }
 
-/// What a check of divergence found: `local=1@0/600 leader=2 forked=1@0/500 was_primary leader_in_recovery`.
+/// What a check of divergence found: `local=1@0/600 came_from=... leader_tl=2 forked=1@0/500 was_primary leader_in_recovery`.
 pub fn divergence(line: &mut Line) -> Result<DivergenceFacts, String> {
     let end = |text: Option<String>| -> Result<(Timeline, Lsn), String> {
         super::etcd::timeline_end(&text.unwrap_or_else(|| "1@0/500".into()))
     };
     let (local_timeline, local_lsn) = end(line.value("local"))?;
     let fork = end(line.value("forked"))?;
+    let own_fork = line.value("came_from").map(|text| end(Some(text))).transpose()?;
     Ok(DivergenceFacts {
         local_timeline,
         local_lsn,
@@ -135,6 +136,7 @@ pub fn divergence(line: &mut Line) -> Result<DivergenceFacts, String> {
         shutdown_checkpoint_end: line.lsn("shutdown_end")?,
         leader_timeline: Timeline(line.number("leader_tl")?.unwrap_or(2)),
         leader_in_recovery: line.flag("leader_in_recovery"),
+        local_history: own_fork.into_iter().collect(),
         leader_history: vec![fork],
     })
 }

@@ -80,6 +80,7 @@ impl World {
             shutdown_checkpoint_end: clean.then_some(Lsn(mine.written)),
             leader_timeline: Timeline(theirs.timeline()),
             leader_in_recovery: !writable,
+            local_history: mine.history.ends_before(local_timeline),
             leader_history: theirs.history.ends(),
         };
         self.end_job(i, JobOutcome::Divergence(facts));

@@ -105,6 +105,13 @@ impl History {
         let starts = self.branches().skip(1).map(|b| Lsn(b.start));
         self.older.iter().map(|b| Timeline(b.timeline)).zip(starts).collect()
     }
+
+    /// The part of it that the history file of `timeline` has.
+    pub fn ends_before(&self, timeline: Timeline) -> Vec<(Timeline, Lsn)> {
+        let mut ends = self.ends();
+        ends.retain(|(ended, _)| *ended < timeline);
+        ends
+    }
 }
 
 #[cfg(test)]

@@ -70,6 +70,7 @@ impl Bench {
         } else {
             instance.shutdown_checkpoint().await?
         };
+        let own = instance.history(local_timeline).await?;
         let remote = async {
             let (in_recovery, _) = instance.source_checkpoint(&there, REMOTE_LIMIT).await?;
             let identity = instance.identify_system(&there, REMOTE_LIMIT).await?;
@@ -89,6 +90,9 @@ impl Bench {
             shutdown_checkpoint_end: shutdown.and_then(|s| s.end),
             leader_timeline,
             leader_in_recovery,
+            local_history: own
+                .map(|file| file.entries.iter().map(|e| (e.timeline, e.switchpoint)).collect())
+                .unwrap_or_default(),
             leader_history: history.into_iter().map(|e| (e.timeline, e.switchpoint)).collect(),
         }))
     }
