@@ -127,6 +127,9 @@ pub struct Memory {
     /// PostgreSQL may accept writes: it said so, or a job that makes it writable was begun, and nothing observed since
     /// says otherwise.
     pub maybe_writable: bool,
+    /// The running server may have been told to promote itself by somebody who does not wait for it any more: a daemon
+    /// before this one, or a job that was given up. It cannot be taken back, only stopped.
+    pub loose_promotion: bool,
     /// When the last job ended: an observation that began earlier says nothing about its result.
     pub job_ended_at: Mono,
     /// Since when there has been neither `/initialize` nor a leader.

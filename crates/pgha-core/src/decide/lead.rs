@@ -4,7 +4,7 @@ use alloc::format;
 
 use super::{Action, Decision, act, ask_once, backoff, dcs_lost, hold_leader_key_if_due, rest, rest_until, soon};
 use crate::cluster::{ClusterView, FailoverKey};
-use crate::job::{Job, JobFailure, StartRole, StopMode};
+use crate::job::{Job, StartRole, StopMode};
 use crate::race;
 use crate::request::{RestartRequest, RestartRole};
 use crate::rule::Rule;
@@ -110,18 +110,6 @@ fn decide_standby(v: &View, c: &ClusterView) -> Decision {
     if let Some(failure) = &v.memory.failures.promote
         && v.now.mono < failure.at.plus(v.settings().ttl)
     {
-        if failure.kind == JobFailure::TimedOut {
-            // It may still happen by itself: the server is stopped before anybody else may lead.
-            let stop = Job::Stop {
-                mode: StopMode::Immediate,
-                checkpoint_first: false,
-            };
-            let because = format!(
-                "the promotion did not end in time, stopping PostgreSQL: {}",
-                failure.reason
-            );
-            return act(Rule::LeadPromotionFailed, Action::Begin(stop), because);
-        }
         return act(
             Rule::LeadPromotionFailed,
             Action::ReleaseLeaderKey { optime: None },

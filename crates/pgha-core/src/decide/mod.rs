@@ -144,6 +144,9 @@ fn decide_with_cluster(v: &View, c: &ClusterView) -> Decision {
                     if is_starting(v, *phase) {
                         return decide_starting(v, c);
                     }
+                    if v.memory.loose_promotion && v.pg.says_standby() && !v.settings().pause {
+                        return stop_loose_promotion();
+                    }
                     if c.leader.is_none() {
                         no_leader::decide(v, c)
                     } else if v.holds_leader_key() {
@@ -155,6 +158,16 @@ fn decide_with_cluster(v: &View, c: &ClusterView) -> Decision {
             }
         }
     }
+}
+
+/// It may become a primary at any moment without anybody's proof: stopped before it may lead or follow.
+fn stop_loose_promotion() -> Decision {
+    let stop = Job::Stop {
+        mode: StopMode::Immediate,
+        checkpoint_first: false,
+    };
+    let because = "a promotion that nobody waits for may still be under way, stopping PostgreSQL";
+    act(Rule::LeadPromotionFailed, Action::Begin(stop), because)
 }
 
 /// After a restart of the daemon the key carries our name on the lease of the daemon before.

@@ -8,7 +8,6 @@ use crate::cluster::{ClusterView, DcsView, Initialize};
 use crate::commit::{CommitOutcome, Key, Purpose};
 use crate::effect::{Effect, FenceOrder};
 use crate::event::{Event, KeepAnswer, OpId};
-use crate::job::JobFailure;
 use crate::pg::{DataDir, PgView, SqlFacts};
 use crate::plan;
 use crate::units::{LeaseId, Mono, Now, Revision};
@@ -62,7 +61,9 @@ impl Node {
             }
             Event::FenceAttached(order) => {
                 self.view.memory.fence = Some(order);
-                self.view.memory.maybe_writable |= matches!(order, FenceOrder::Until(_));
+                let guarded = matches!(order, FenceOrder::Until(_));
+                self.view.memory.maybe_writable |= guarded;
+                self.view.memory.loose_promotion |= guarded;
             }
             Event::FenceFired => {
                 let m = &mut self.view.memory;
@@ -240,12 +241,10 @@ impl Node {
         // An observation begun before a job ended saw PostgreSQL as it was before.
         let current = pg.observed_at >= m.job_ended_at && m.job.is_none();
         let outdated = pg.observed_at < m.job_ended_at;
-        // A promotion that took too long goes on by itself: only the end of the server ends it.
-        let promoting = pg.is_running()
-            && m.failures
-                .promote
-                .as_ref()
-                .is_some_and(|f| f.kind == JobFailure::TimedOut && f.at >= m.job_ended_at);
+        // A promotion that nobody waits for goes on by itself: only the end of the server ends it.
+        if current && (pg.says_primary() || !pg.is_running()) {
+            m.loose_promotion = false;
+        }
         if pg.says_primary() && !outdated {
             m.maybe_writable = true;
             m.primary_down_since = None;
@@ -255,7 +254,7 @@ impl Node {
             {
                 m.checkpoint_due = false;
             }
-        } else if current && !promoting && (pg.says_standby() || !pg.is_running()) {
+        } else if current && !m.loose_promotion && (pg.says_standby() || !pg.is_running()) {
             if m.maybe_writable && !pg.is_running() {
                 m.primary_down_since.get_or_insert(now);
             }

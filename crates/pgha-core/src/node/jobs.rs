@@ -57,6 +57,12 @@ impl Node {
         // What was seen before the job says nothing about what is true after it.
         self.view.pg.sql = SqlView::NotAsked;
         self.again = true;
+        let given_up = match &outcome {
+            JobOutcome::Cancelled => true,
+            JobOutcome::Failed { failure, .. } => *failure == JobFailure::TimedOut,
+            JobOutcome::Done | JobOutcome::Divergence(_) => false,
+        };
+        self.view.memory.loose_promotion |= given_up && running.job == Job::Promote;
         match &outcome {
             JobOutcome::Done | JobOutcome::Divergence(_) => self.job_done(&running.job, &outcome, out),
             JobOutcome::Failed { failure, reason } => self.job_failed(&running.job, *failure, reason),
