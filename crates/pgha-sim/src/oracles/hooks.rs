@@ -77,8 +77,14 @@ impl World {
         }
     }
 
+    /// A slot was lost.
+    pub(crate) fn note_lost_slot(&mut self) {
+        self.oracles.slots_changed = self.now;
+    }
+
     /// A slot was dropped.
     pub(crate) fn check_dropped_slot(&mut self, i: usize, name: &str, slot: Slot) {
+        self.oracles.slots_changed = self.now;
         self.found(s13_slots::check_drop(self, i, name, slot));
     }
 

@@ -1,4 +1,7 @@
 //! L1: after calm there is a leader whose PostgreSQL accepts writes, and nobody else's does.
+//!
+//! Nobody is demanded where nobody may lead: when the newest timeline of `/history` is on no node that runs, a person has to
+//! decide about what was committed on it.
 
 use crate::world::World;
 
@@ -10,10 +13,21 @@ pub(super) fn check(world: &World) -> Option<String> {
     if leader.is_some() && writable.iter().copied().eq(leader) {
         return None;
     }
+    if leader.is_none() && writable.is_empty() && nobody_may_lead(world) {
+        return None;
+    }
     let name = |i: &usize| world.nodes[*i].name.as_str();
     Some(format!(
         "L1: after calm the leader key names {:?} and these accept writes: {:?}",
         leader.as_ref().map(name),
         writable.iter().map(name).collect::<Vec<_>>()
     ))
+}
+
+fn nobody_may_lead(world: &World) -> bool {
+    let Some(newest) = world.read_cluster().timeline_by_history() else {
+        return false;
+    };
+    let mut running = world.nodes.iter().filter(|n| n.agent_runs());
+    running.all(|n| n.pg.data().is_none_or(|d| d.timeline() < newest.0))
 }

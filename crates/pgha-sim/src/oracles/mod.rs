@@ -52,6 +52,8 @@ pub struct Oracles {
     newest: Option<History>,
     /// By node: when its member key was there last (S13).
     member_seen: Vec<Option<Time>>,
+    /// When a slot was lost or dropped last, anywhere (S13).
+    slots_changed: Time,
     /// A hand-over under way (S15).
     handing_over: Option<s15_clean_hand_over::HandingOver>,
 }

@@ -3,7 +3,7 @@
 use pgha_core::slots::slot_name;
 
 use crate::postgres::Slot;
-use crate::world::{World, nanos};
+use crate::world::{SEC, World, nanos};
 
 /// Notes which members are there.
 pub(super) fn note(world: &mut World) {
@@ -38,8 +38,12 @@ pub(super) fn check_drop(world: &World, i: usize, name: &str, slot: Slot) -> Opt
     })
 }
 
-/// After calm: the primary has a usable slot for every member.
+/// After calm: the primary has a usable slot for every member, unless one was lost just now.
 pub(super) fn check_progress(world: &World) -> Option<String> {
+    let time_to_mend = 3 * world.plan.settings.loop_wait * SEC;
+    if world.oracles.slots_changed > 0 && world.now.saturating_sub(world.oracles.slots_changed) < time_to_mend {
+        return None;
+    }
     let leader = world.leader()?;
     let data = world.nodes[leader]
         .pg

@@ -185,10 +185,20 @@ impl World {
         let lost = d.checkpoint_done(done.redo);
         if primary {
             d.checkpoint_timeline = d.timeline();
+        }
+        let is_lost = |name: &String| d.slots.get(name).is_some_and(|s| s.lost);
+        let gone: Vec<String> = d.slots.keys().filter(|name| is_lost(name)).cloned().collect();
+        if lost > 0 {
+            // Whoever streams through such a slot is disconnected.
+            let kept = |s: &super::Sender| s.slot.as_ref().is_none_or(|slot| !gone.contains(slot));
+            pg.senders.retain(kept);
+        }
+        if primary {
             self.feed_standbys(i);
         }
         for _ in 0..lost {
             self.count("slot lost");
+            self.note_lost_slot();
             self.note(|| format!("n{} gives a slot up", i + 1));
         }
         if done.reload_missed {
