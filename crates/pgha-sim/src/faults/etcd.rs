@@ -6,6 +6,7 @@ use pgha_core::units::LeaseId;
 use super::network::member;
 use super::{FaultKind, Hit, Span, millis, nothing};
 use crate::etcd::MEMBERS;
+use crate::network::place;
 use crate::world::World;
 
 /// Members by their numbers in texts.
@@ -61,8 +62,8 @@ pub(super) const KINDS: &[FaultKind] = &[
         end: store_returns,
     },
     FaultKind {
-        name: "etcd member down",
-        form: "stop etcd member NUMBER",
+        name: "etcd member killed",
+        form: "kill etcd member NUMBER",
         span: Span::Passing,
         range: ANY_MEMBER,
         weight: 1,
@@ -70,15 +71,60 @@ pub(super) const KINDS: &[FaultKind] = &[
         end: |w, hit| w.etcd.members.start(member(hit)),
     },
     FaultKind {
+        name: "etcd member stopped",
+        form: "stop etcd member NUMBER",
+        span: Span::Passing,
+        range: ANY_MEMBER,
+        weight: 1,
+        begin: |w, hit| {
+            isolate(w, hit);
+            (0..w.nodes.len()).for_each(|i| w.links.block(place(member(hit)), i));
+        },
+        end: |w, hit| {
+            w.etcd.members.rejoin(member(hit));
+            (0..w.nodes.len()).for_each(|i| w.links.unblock(place(member(hit)), i));
+        },
+    },
+    FaultKind {
+        name: "etcd member isolated with a node",
+        form: "isolate etcd member NUMBER with NODE",
+        span: Span::Passing,
+        range: ANY_MEMBER,
+        weight: 1,
+        begin: |w, hit| {
+            isolate(w, hit);
+            for other in (0..MEMBERS).filter(|m| *m != member(hit)) {
+                w.links.block(hit.node, place(other));
+                w.links.block(place(other), hit.node);
+            }
+        },
+        end: |w, hit| {
+            w.etcd.members.rejoin(member(hit));
+            for other in (0..MEMBERS).filter(|m| *m != member(hit)) {
+                w.links.unblock(hit.node, place(other));
+                w.links.unblock(place(other), hit.node);
+            }
+        },
+    },
+    FaultKind {
+        name: "etcd leader moved",
+        form: "move etcd leader",
+        span: Span::Instant,
+        range: (0, 0),
+        weight: 1,
+        begin: |w, _| {
+            w.etcd.members.depose();
+            w.etcd.members.let_elect();
+        },
+        end: nothing,
+    },
+    FaultKind {
         name: "etcd member isolated",
         form: "isolate etcd member NUMBER",
         span: Span::Passing,
         range: ANY_MEMBER,
         weight: 2,
-        begin: |w, hit| {
-            let revision = w.etcd.revision();
-            w.etcd.members.isolate(member(hit), revision);
-        },
+        begin: isolate,
         end: |w, hit| w.etcd.members.rejoin(member(hit)),
     },
     FaultKind {
@@ -178,6 +224,12 @@ pub(super) const KINDS: &[FaultKind] = &[
         end: nothing,
     },
 ];
+
+/// A member hears nobody of the others any more.
+fn isolate(w: &mut World, hit: &Hit) {
+    let revision = w.etcd.revision();
+    w.etcd.members.isolate(member(hit), revision);
+}
 
 fn store_leaves(w: &mut World, _: &Hit) {
     w.etcd_down += 1;

@@ -7,12 +7,6 @@ pub(super) const KINDS: &[FaultKind] = &[
     instant("backend killed", "kill backend NODE"),
     passing("processes stopped", "stop checkpointer NODE"),
     passing("REST cut", "cut rest of NODE"),
-    passing(
-        "etcd member isolated with a node",
-        "isolate etcd member NUMBER with NODE",
-    ),
-    passing("etcd member killed", "kill etcd member NUMBER"),
-    instant("etcd leader moved", "move etcd leader"),
     passing("processor taken away", "throttle node NODE to NUMBER percent"),
     passing("slow fsync", "delay fsync of NODE by TIME"),
     passing("archive_command hangs", "hang archive of NODE"),

@@ -46,22 +46,30 @@ fn pair(world: &World) -> (usize, usize) {
 
 /// Writes a key as if somebody had, and lets the oracles look.
 fn put(world: &mut World, key: &Key, value: &str) {
-    world.etcd.commit(&Txn {
-        compares: Vec::new(),
-        ops: vec![Op::Put {
-            key: keys::full_key(BASE, key),
-            value: value.into(),
-            lease: None,
-        }],
-    });
+    let now = world.now;
+    world.etcd.commit(
+        now,
+        &Txn {
+            compares: Vec::new(),
+            ops: vec![Op::Put {
+                key: keys::full_key(BASE, key),
+                value: value.into(),
+                lease: None,
+            }],
+        },
+    );
     world.check();
 }
 
 fn delete(world: &mut World, key: &Key) {
-    world.etcd.commit(&Txn {
-        compares: Vec::new(),
-        ops: vec![Op::Delete(keys::full_key(BASE, key))],
-    });
+    let now = world.now;
+    world.etcd.commit(
+        now,
+        &Txn {
+            compares: Vec::new(),
+            ops: vec![Op::Delete(keys::full_key(BASE, key))],
+        },
+    );
     world.check();
 }
 
