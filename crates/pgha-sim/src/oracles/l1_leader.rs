@@ -1,8 +1,9 @@
 //! L1: after calm there is a leader whose PostgreSQL accepts writes, and nobody else's does.
 //!
-//! Nobody is demanded where nobody may lead: when the newest timeline of `/history` is on no node that runs, a person has to
-//! decide about what was committed on it.
+//! Nobody is demanded where nobody may lead: when the newest timeline of `/history` is on no node that runs and talks with
+//! etcd, a person has to decide about what was committed on it.
 
+use crate::etcd::MEMBERS;
 use crate::world::World;
 
 pub(super) fn check(world: &World) -> Option<String> {
@@ -28,6 +29,11 @@ fn nobody_may_lead(world: &World) -> bool {
     let Some(newest) = world.read_cluster().timeline_by_history() else {
         return false;
     };
-    let mut running = world.nodes.iter().filter(|n| n.agent_runs());
-    running.all(|n| n.pg.data().is_none_or(|d| d.timeline() < newest.0))
+    let talks = |i: usize| (0..MEMBERS).any(|m| world.reaches_member(i, m) && world.hears_member(i, m));
+    let mut able = world
+        .nodes
+        .iter()
+        .enumerate()
+        .filter(|(i, n)| n.agent_runs() && talks(*i));
+    able.all(|(_, n)| n.pg.data().is_none_or(|d| d.timeline() < newest.0))
 }
