@@ -20,6 +20,7 @@ pub struct Seen {
     /// Member keys by node.
     pub members: Vec<String>,
     store: i64,
+    generation: u32,
     revisions: [Revision; KEYS.len()],
     /// The keys above, as they stand.
     pub cluster: ClusterView,
@@ -52,6 +53,7 @@ impl Default for Seen {
             names: KEYS.map(|key| keys::full_key(BASE, &key)),
             members: Vec::new(),
             store: 0,
+            generation: 0,
             revisions: [Revision(0); KEYS.len()],
             cluster: ClusterView::default(),
             asked: Vec::new(),
@@ -91,8 +93,10 @@ impl World {
         let cluster = parse_cluster(BASE, &Snapshot { revision, keys });
         let before = std::mem::replace(&mut seen.cluster, cluster);
         let token = |c: &ClusterView| c.leader.as_ref().map(|l| l.create_revision);
+        // What a restored etcd says is no news: nobody took anything.
+        let restored = std::mem::replace(&mut seen.generation, self.etcd.generation()) != self.etcd.generation();
         let holder = seen.cluster.leader_name()?;
-        if token(&before) == token(&seen.cluster) {
+        if token(&before) == token(&seen.cluster) || restored {
             return None;
         }
         let node = self.nodes.iter().position(|n| n.name == *holder)?;
