@@ -6,6 +6,9 @@ use crate::commit::{Change, Commit, Guard, Key, Purpose};
 use crate::effect::{Effect, FenceOrder};
 use crate::job::{Job, StartRole};
 use crate::peer::PeerView;
+use crate::sync::claim::{self, Claim};
+use crate::sync::names;
+use crate::units::MemberName;
 use crate::view::View;
 
 /// What was refused and why.
@@ -30,6 +33,7 @@ pub fn check(v: &View, effect: &Effect) -> Result<(), Violation> {
         | Effect::SetFence(_)
         | Effect::CancelJob { .. }
         | Effect::Tend { .. }
+        | Effect::TendSync { .. }
         | Effect::Callback { .. }
         | Effect::Answer { .. }
         | Effect::Exit { .. } => Ok(()),
@@ -140,6 +144,31 @@ fn check_discard(v: &View) -> Result<(), Violation> {
     }
 }
 
+/// S5: `/sync` gains a name, or asks for fewer votes, only after its text was read by every wal sender.
+fn check_claim(v: &View, leader: Option<&MemberName>, quorum: u32, standbys: &[MemberName]) -> Result<(), Violation> {
+    let new = Claim {
+        leader: leader.cloned(),
+        quorum,
+        names: standbys.to_vec(),
+    };
+    if leader != Some(&v.me.name) {
+        return violation("S5", "/sync is written in the name of another leader");
+    }
+    let before = v.cluster().and_then(|c| c.sync.as_ref()).map(Claim::of);
+    let is_weaker = new.names.is_empty() || before.is_some_and(|b| claim::is_weaker(&b, &new));
+    let text = v.pg.facts().map_or("", |f| f.synchronous_standby_names.trim());
+    if !claim::holds(&new, &v.me.name, names::parse(text).as_ref()) {
+        return violation(
+            "S5",
+            "/sync would claim what synchronous_standby_names does not ask for",
+        );
+    }
+    if !is_weaker && v.memory.sync.mark(text).is_none() {
+        return violation("S5", "/sync would claim more before PostgreSQL was seen to wait for it");
+    }
+    Ok(())
+}
+
 fn check_commit(v: &View, commit: &Commit) -> Result<(), Violation> {
     let guarded = commit.guards.iter().any(|g| matches!(g, Guard::LeaderIsMine { .. }));
     let takes = commit.purpose == Purpose::AcquireLeaderKey;
@@ -161,6 +190,11 @@ fn check_commit(v: &View, commit: &Commit) -> Result<(), Violation> {
             {
                 return violation("R6", "a leader's write without the leader guard");
             }
+            Change::PutSync {
+                leader,
+                quorum,
+                standbys,
+            } => check_claim(v, leader.as_ref(), *quorum, standbys)?,
             Change::PutLeader { .. } if commit.guards.is_empty() => {
                 return violation("R6", "the leader key is written unconditionally");
             }
@@ -171,7 +205,6 @@ fn check_commit(v: &View, commit: &Commit) -> Result<(), Violation> {
             | Change::PutFailover(_)
             | Change::PutHistory(_)
             | Change::PutStatus(_)
-            | Change::PutSync { .. }
             | Change::PutFailsafe(_)
             | Change::Delete(_) => {}
         }

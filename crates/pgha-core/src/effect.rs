@@ -8,6 +8,7 @@ use crate::commit::Commit;
 use crate::event::OpId;
 use crate::job::Job;
 use crate::request::{Answer, RequestId};
+use crate::sync::SyncTask;
 use crate::units::{LeaseId, Lsn, MemberName, Mono};
 
 /// One effect.
@@ -83,6 +84,13 @@ pub enum Effect {
         op: OpId,
         /// In this order.
         items: Vec<Tend>,
+    },
+    /// Change or probe what commits wait for, beside jobs and upkeep: a checkpoint there must not hold this up.
+    TendSync {
+        /// For the completion.
+        op: OpId,
+        /// What.
+        task: SyncTask,
     },
     /// Run a callback script.
     Callback {

@@ -11,6 +11,7 @@ use crate::job::{JobOutcome, JobProgress};
 use crate::peer::PeerView;
 use crate::pg::PgView;
 use crate::request::{Request, RequestId};
+use crate::sync::SyncOutcome;
 use crate::units::{LeaseId, MemberName, Mono, Revision};
 use crate::view::{NodeSpec, TimelineEnd, WatchdogView};
 
@@ -93,6 +94,13 @@ pub enum Event {
     Tended {
         /// Which.
         op: OpId,
+    },
+    /// `TendSync` ended.
+    SyncTended {
+        /// Which.
+        op: OpId,
+        /// How.
+        outcome: SyncOutcome,
     },
     /// An operator asks.
     Requested {

@@ -33,6 +33,7 @@ pub mod roster;
 pub mod rule;
 pub mod settings;
 pub mod slots;
+pub mod sync;
 pub mod tags;
 pub mod units;
 pub mod view;

@@ -5,6 +5,7 @@ use alloc::collections::BTreeMap;
 use alloc::string::String;
 use alloc::vec;
 use alloc::vec::Vec;
+use core::time::Duration;
 
 use crate::cluster::{ClusterView, HistoryLine, Initialize, LeaderKey, MemberRole, MemberState};
 use crate::commit::{Change, Commit, FailoverValue, Guard, Key, MemberValue, Purpose, StatusValue};
@@ -12,8 +13,16 @@ use crate::effect::{CallbackRole, Tend};
 use crate::job::{Job, StartRole};
 use crate::pg::{DataDir, Postmaster, PostmasterPhase, SqlFacts, SqlRole, SqlView};
 use crate::slots;
+use crate::sync::{self, plan::Step};
 use crate::units::{LeaseId, Lsn};
 use crate::view::{Proof, View};
+
+/// How soon PostgreSQL is looked at again while a change of the synchronous standbys is on its way.
+const SYNC_POLL: Duration = Duration::from_millis(50);
+/// The same after [`SYNC_POLLS`] looks.
+const SYNC_POLL_LATER: Duration = Duration::from_secs(1);
+/// Looks in quick succession.
+const SYNC_POLLS: u32 = 20;
 
 /// The fencing token of the leader key as read, on our lease.
 pub fn leader_guard(v: &View) -> Option<Guard> {
@@ -223,6 +232,7 @@ fn retained_slots(v: &View, c: &ClusterView, facts: &SqlFacts) -> Vec<String> {
 pub fn upkeep(v: &View) -> Vec<Commit> {
     let mut plan = Vec::new();
     let Some(c) = v.cluster() else { return plan };
+    plan.extend(update_sync(v, c));
     if let Some(touch) = touch_member(v) {
         plan.push(touch);
     }
@@ -232,6 +242,43 @@ pub fn upkeep(v: &View) -> Vec<Commit> {
         plan.extend(update_history(v, c, guard));
     }
     plan
+}
+
+/// `/sync`, when a claim is to be taken back or made. It goes first: commits may wait for it.
+fn update_sync(v: &View, c: &ClusterView) -> Option<Commit> {
+    let change = match sync::plan::next(&sync::facts(v)?, &v.memory.sync) {
+        Step::Write(claim) => Change::PutSync {
+            leader: claim.leader,
+            quorum: claim.quorum,
+            standbys: claim.names,
+        },
+        Step::Delete => Change::Delete(Key::Sync),
+        Step::Rest | Step::Wait(_) | Step::Task(_) => return None,
+    };
+    let unchanged = match &c.sync {
+        Some(key) => Guard::Unchanged(Key::Sync, key.mod_revision),
+        None => Guard::Absent(Key::Sync),
+    };
+    Some(Commit {
+        purpose: Purpose::UpdateSync,
+        guards: vec![leader_guard(v)?, unchanged],
+        changes: vec![change],
+    })
+}
+
+/// How soon to look again while a change of the synchronous standbys is under way; `None` when none is.
+pub fn sync_poll(v: &View) -> Option<Duration> {
+    let under_way = match sync::plan::next(&sync::facts(v)?, &v.memory.sync) {
+        Step::Wait(_) | Step::Write(_) | Step::Task(_) => true,
+        Step::Rest | Step::Delete => false,
+    };
+    // What takes longer than that depends on a standby, and etcd is read with each look.
+    let pause = if v.memory.sync.polls < SYNC_POLLS {
+        SYNC_POLL
+    } else {
+        SYNC_POLL_LATER
+    };
+    under_way.then_some(pause)
 }
 
 fn touch_member(v: &View) -> Option<Commit> {

@@ -180,6 +180,39 @@ pub fn in_sync_set(view: &View, cluster: &ClusterView, name: &MemberName) -> boo
     }
 }
 
+/// Why this member of `/sync` has not seen enough of the others to know that it lacks no acknowledged commit; `None` when
+/// it has. The quorum in the key counts whatever the mode is by now. The last leader holds what it acknowledged.
+pub fn votes_missing(view: &View, cluster: &ClusterView) -> Option<String> {
+    let sync = cluster
+        .sync
+        .as_ref()
+        .filter(|s| view.settings().is_synchronous() && s.quorum > 0)?;
+    let same = |a: &MemberName, b: &MemberName| a.as_str().eq_ignore_ascii_case(b.as_str());
+    if sync.leader.as_ref().is_some_and(|l| same(l, &view.me.name)) {
+        return None;
+    }
+    let (timeline, lsn) = (my_timeline(view), view.pg.facts().and_then(|f| f.lsn()));
+    let not_ahead = |peer: &PeerStatus| {
+        let older = matches!((peer.timeline, timeline), (Some(theirs), Some(mine)) if theirs < mine);
+        let known = peer.in_recovery == Some(true) && peer.timeline.is_some() && peer.lsn.is_some();
+        known && (older || (peer.timeline == timeline && peer.lsn <= lsn))
+    };
+    let members = sync
+        .standbys
+        .iter()
+        .chain(&sync.leader)
+        .filter(|n| !same(n, &view.me.name));
+    let votes = members
+        .filter(|n| answers(view).any(|(name, peer)| same(name, n) && not_ahead(peer)))
+        .count();
+    let needed = usize::try_from(sync.quorum).unwrap_or(usize::MAX);
+    (votes < needed).then(|| {
+        format!(
+            "{votes} of the {needed} other members of /sync that are needed answer and are not ahead: not taking part"
+        )
+    })
+}
+
 /// Peers that answered in this cycle and could lead, with the reason for each that could not.
 ///
 /// `reached`: the position a candidate must hold (the shutdown checkpoint), or `None` to allow for

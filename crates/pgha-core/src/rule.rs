@@ -198,6 +198,9 @@ rules! {
     RacePaused = 870,
     /// Synchronous mode: only members of /sync may race.
     RaceNotSynchronous = 875,
+    /// Quorum mode: too few members of /sync answer and are not ahead. A commit may be on those that do not, and whoever
+    /// takes the key without having seen them throws it away.
+    RaceQuorumMissing = 877,
     /// `standby_cluster` is set: this cluster follows another one, and nobody here may be promoted. Following a remote
     /// primary is not built yet; promoting over it would be the worst thing to do instead.
     RaceStandbyCluster = 878,
@@ -210,6 +213,11 @@ rules! {
     LeadNoAction = 905,
     /// The proof failed for certain: look again who leads.
     LeadRefuted = 910,
+    /// Strict synchronous mode and no standby: commits wait. Told as such, since to clients it looks like a hang.
+    LeadCommitsWait = 912,
+    /// Synchronous mode, and this server would acknowledge commits alone as soon as it is promoted, while /sync still
+    /// names others who may follow: it is promoted when it carries the name that nobody has.
+    LeadWouldAcknowledge = 913,
     /// The key is ours and PostgreSQL is in recovery: promote, with a proof and facts read under it.
     LeadPromote = 915,
     /// Before a promotion the keys are read once more under the proof (S3).

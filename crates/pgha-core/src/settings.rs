@@ -28,6 +28,8 @@ pub struct Settings {
     pub synchronous_mode_strict: bool,
     /// Wanted number of synchronous standbys.
     pub synchronous_node_count: u32,
+    /// Bytes a synchronous standby may lag behind the best; `None` = no limit.
+    pub maximum_lag_on_syncnode: Option<u64>,
     /// Keep the primary while etcd is down and all members agree.
     pub failsafe_mode: bool,
     /// Lines kept in `/history`; 0 = all.
@@ -85,6 +87,7 @@ impl Default for Settings {
             synchronous_mode: SynchronousMode::Off,
             synchronous_mode_strict: false,
             synchronous_node_count: 1,
+            maximum_lag_on_syncnode: None,
             failsafe_mode: false,
             max_timelines_history: 0,
             member_slots_ttl: Duration::from_secs(1800),

@@ -154,6 +154,8 @@ pub struct Memory {
     /// Slots of members, present and absent: when each was last wanted. Those of `/status` that this node does not know
     /// begin anew when they are first read.
     pub slot_last_wanted: BTreeMap<String, Mono>,
+    /// What was seen of waiting commits and of the way of a new `synchronous_standby_names`.
+    pub sync: crate::sync::proof::Proof,
     /// SIGTERM was received.
     pub terminating: bool,
     /// The settings last read from etcd; kept while etcd is away.

@@ -63,5 +63,6 @@ pub use rustix::process::Signal;
 pub use spec::{Credentials, InstanceSpec, LocalAddress, Secret};
 pub use sql::settings::Setting;
 pub use sql::slots::{SlotAction, SlotOutcome};
+pub use sql::sync::SyncProbe;
 pub use unfinished::UnfinishedMarker;
 pub use wal::{ShutdownCheckpoint, WalRecord};

@@ -62,6 +62,7 @@ impl World {
             Effect::StartJob { op, job } => self.start_job(i, op, job),
             Effect::CancelJob { op } => self.cancel_job(i, op),
             Effect::Tend { op, items } => self.tend(i, epoch, op, &items),
+            Effect::TendSync { op, task } => self.tend_sync(i, epoch, op, &task),
             Effect::Callback { .. } | Effect::Answer { .. } => {}
             Effect::Exit {
                 code, leave_running, ..

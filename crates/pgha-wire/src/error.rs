@@ -17,14 +17,6 @@ pub enum WireError {
         /// The text, cut.
         found: String,
     },
-    /// Not a value of `synchronous_standby_names`.
-    #[error("synchronous_standby_names {found:?} cannot be parsed: {reason}")]
-    SyncNames {
-        /// The text, cut.
-        found: String,
-        /// What is wrong with it.
-        reason: String,
-    },
     /// A peer's answer is not the status of a node.
     #[error("peer's status cannot be read: {reason}")]
     Peer {

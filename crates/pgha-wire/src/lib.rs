@@ -13,7 +13,6 @@ pub mod pyjson;
 pub mod rest;
 pub mod settings;
 pub mod slot_name;
-pub mod sync_names;
 pub mod tags;
 pub mod texts;
 mod url;

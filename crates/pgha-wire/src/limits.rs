@@ -30,8 +30,6 @@ pub const MAX_PEER_BYTES: usize = 1024 * 1024;
 pub const MAX_QUERY_PARAMETERS: usize = 64;
 /// Characters of a foreign value that are repeated in a message.
 pub const MAX_QUOTED_CHARS: usize = 80;
-/// Bytes of `synchronous_standby_names` that are parsed.
-pub const MAX_SYNC_NAMES_BYTES: usize = 256 * 1024;
 /// Characters of a replication slot name: NAMEDATALEN - 1 of PostgreSQL.
 pub const MAX_SLOT_NAME_CHARS: usize = 63;
 

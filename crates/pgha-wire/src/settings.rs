@@ -72,6 +72,7 @@ pub fn parse_settings(json: &Value) -> (Settings, Vec<Problem>) {
         synchronous_mode: reader.synchronous_mode(&top),
         synchronous_mode_strict: strict,
         synchronous_node_count: reader.node_count(&top, default.synchronous_node_count),
+        maximum_lag_on_syncnode: reader.lag_on_syncnode(&top),
         failsafe_mode: reader.flag(&top, "failsafe_mode", default.failsafe_mode),
         max_timelines_history: saturating_u32(reader.unsigned(
             &top,
@@ -217,6 +218,24 @@ impl Reader {
         }
     }
 
+    /// Zero and less mean: no limit.
+    fn lag_on_syncnode(&mut self, top: &Section<'_>) -> Option<u64> {
+        let key = "maximum_lag_on_syncnode";
+        let value = top.get(key)?;
+        match parse_int(value, None) {
+            Some(limit) => u64::try_from(limit).ok().filter(|limit| *limit > 0),
+            None => {
+                self.complain(
+                    path(top, key),
+                    value,
+                    "a whole number of bytes, or -1 for no limit",
+                    &-1,
+                );
+                None
+            }
+        }
+    }
+
     /// Active when it says where to stream or restore from.
     fn standby_cluster(&mut self, top: &Section<'_>) -> Option<StandbyCluster> {
         let values = self.object("standby_cluster", top.get("standby_cluster"))?;
@@ -284,6 +303,7 @@ mod tests {
             "ttl": "30", "loop_wait": 0xA, "retry_timeout": "012", "maximum_lag_on_failover": "0x100000",
             "primary_start_timeout": 0, "master_stop_timeout": "7", "check_timeline": "on", "pause": 1,
             "synchronous_mode": "Quorum", "synchronous_mode_strict": "YES", "synchronous_node_count": "2",
+            "maximum_lag_on_syncnode": "4096",
             "failsafe_mode": "true", "max_timelines_history": 5, "member_slots_ttl": "30min",
             "postgresql": {"use_slots": "off", "use_pg_rewind": true, "remove_data_directory_on_rewind_failure": "on",
                            "remove_data_directory_on_diverged_timelines": 1},
@@ -298,6 +318,7 @@ mod tests {
             synchronous_mode: SynchronousMode::Quorum,
             synchronous_mode_strict: true,
             synchronous_node_count: 2,
+            maximum_lag_on_syncnode: Some(4096),
             failsafe_mode: true,
             max_timelines_history: 5,
             use_slots: false,
@@ -321,6 +342,7 @@ mod tests {
             "ttl": [], "loop_wait": true, "retry_timeout": "ten", "maximum_lag_on_failover": "1MB",
             "primary_start_timeout": -1, "primary_stop_timeout": "1min", "check_timeline": "maybe", "pause": 2,
             "synchronous_mode": "sometimes", "synchronous_mode_strict": {}, "synchronous_node_count": 0,
+            "maximum_lag_on_syncnode": "1MB",
             "failsafe_mode": [], "max_timelines_history": "-1", "member_slots_ttl": "1MB",
             "postgresql": {"use_slots": "x", "use_pg_rewind": 7}, "standby_cluster": {"host": [1]},
         });

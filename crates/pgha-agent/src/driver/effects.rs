@@ -9,6 +9,7 @@ use pgha_core::event::{Event, OpId};
 use pgha_core::job::{Job, JobFailure, JobOutcome};
 use pgha_core::pg::SqlRole;
 use pgha_core::plan;
+use pgha_core::sync::SyncTask;
 use pgha_core::units::MemberName;
 use tokio_util::sync::CancellationToken;
 
@@ -16,6 +17,7 @@ use super::glue::{callback_action, callback_role};
 use super::jobs::{Bench, run_job};
 use super::local::Local;
 use super::look::{look, read_history};
+use super::sync::SyncErrand;
 use super::{Driver, publish, tend};
 use crate::clock;
 
@@ -54,6 +56,7 @@ impl Driver {
                 }
             }
             Effect::Tend { op, items } => self.tend(op, items),
+            Effect::TendSync { op, task } => self.tend_sync(op, task, local),
             Effect::Callback { action, role } => self.callbacks.call(callback_action(action), callback_role(role)),
             Effect::Answer { id, answer } => {
                 let waiting = self.requests.remove(&id);
@@ -139,6 +142,18 @@ impl Driver {
         self.send_later(async move {
             errand.run(items).await;
             Event::Tended { op }
+        });
+    }
+
+    fn tend_sync(&self, op: OpId, task: SyncTask, local: Arc<Local>) {
+        let errand = SyncErrand {
+            local,
+            fence: self.parts.fence.clone(),
+            pg: self.parts.node.view().pg.clone(),
+        };
+        self.send_later(async move {
+            let outcome = errand.run(task).await;
+            Event::SyncTended { op, outcome }
         });
     }
 

@@ -17,7 +17,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::guard::FenceGuard;
-use super::local::{Local, Recovery};
+use super::local::{Local, Recovery, SyncNames};
 use crate::hook::{self, HookCommand, HookOutcome};
 
 /// Limit for the checkpoint before a planned stop.
@@ -178,7 +178,9 @@ impl Bench {
             },
             ..spec.clone()
         });
-        private.write_config(&self.local.config_texts(&Recovery::None)).await?;
+        private
+            .write_config(&self.local.config_texts(&Recovery::None, &SyncNames::Nobody))
+            .await?;
         let mut options = command_line(&self.local.effective.parameters.controlled);
         options.push("--listen_addresses=".to_owned());
         options.push(format!("--unix_socket_directories={}", spec.state_dir.display()));
@@ -293,7 +295,9 @@ impl Bench {
                 Recovery::Standby(upstream.clone())
             }
         };
-        instance.write_config(&self.local.config_texts(&recovery)).await?;
+        instance
+            .write_config(&self.local.config_texts(&recovery, &SyncNames::Nobody))
+            .await?;
         instance.set_standby(!matches!(role, StartRole::Primary)).await?;
         Ok(command_line(&controlled))
     }

@@ -7,7 +7,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use pgha_core::job::Upstream;
-use pgha_core::settings::{Settings, SynchronousMode};
+use pgha_core::pg::{PgView, SqlRole};
+use pgha_core::settings::Settings;
+use pgha_core::sync::names::NOBODY;
 use pgha_core::view::NodeSpec;
 use pgha_postgres::{ConfigTexts, Credentials, Instance, InstanceSpec, LocalAddress, PassEntry, Secret};
 use pgha_wire::config::{EffectivePostgres, LocalConfig, WatchdogMode, effective_postgresql};
@@ -21,6 +23,8 @@ use super::identity::Identity;
 
 /// File name of the passfile in the state directory, when the configuration names none.
 const PASSFILE: &str = "pgpass";
+/// The parameter that synchronous mode decides.
+const SYNC_NAMES: &str = "synchronous_standby_names";
 /// First version whose WAL receiver settings can be reloaded; older ones are not supported.
 const OLDEST_MAJOR: u32 = 13;
 
@@ -38,6 +42,28 @@ pub struct Local {
     pub instance: Arc<Instance>,
     /// Major version of the installed programs.
     pub major: u32,
+    /// Held by whoever writes the files of a running server, from before what it writes is known until it is reloaded.
+    pub files: Arc<tokio::sync::Mutex<()>>,
+}
+
+/// What synchronous mode writes as `synchronous_standby_names`; without that mode the user's own value stands.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum SyncNames {
+    /// A name that nobody has: for every server that starts, and for standbys. Core says when something else may be.
+    Nobody,
+    /// This text.
+    Given(String),
+}
+
+/// The recovery block of a running server stays as it is; a stopped one gets its files at its start.
+pub fn recovery_of(pg: &PgView) -> Option<Recovery> {
+    Some(match &pg.facts()?.role {
+        SqlRole::Primary { .. } => Recovery::None,
+        SqlRole::Standby(s) => Recovery::Kept {
+            conninfo: s.primary_conninfo.clone(),
+            slot: s.primary_slot_name.clone(),
+        },
+    })
 }
 
 /// What a standby's recovery block follows from.
@@ -84,6 +110,7 @@ impl Local {
             identity,
             instance,
             major,
+            files: before.map(|b| Arc::clone(&b.files)).unwrap_or_default(),
         }
     }
 
@@ -128,7 +155,7 @@ impl Local {
     }
 
     /// The configuration files for this role.
-    pub fn config_texts(&self, recovery: &Recovery) -> ConfigTexts {
+    pub fn config_texts(&self, recovery: &Recovery, names: &SyncNames) -> ConfigTexts {
         let e = &self.effective;
         let block = self.recovery_block(recovery);
         let include = e.custom_conf.as_ref().map_or_else(
@@ -140,6 +167,13 @@ impl Local {
             parameters
                 .entry("unix_socket_directories".to_owned())
                 .or_insert_with(|| self.socket_dir());
+        }
+        if self.settings().is_synchronous() {
+            let text = match names {
+                SyncNames::Nobody => NOBODY.to_owned(),
+                SyncNames::Given(text) => text.clone(),
+            };
+            parameters.insert(SYNC_NAMES.to_owned(), text);
         }
         let hba = e.hba_file.display().to_string();
         let ident = e.ident_file.display().to_string();
@@ -221,11 +255,6 @@ impl Local {
 /// Modes whose promise this version does not keep must not look as if it did.
 fn warn_of_unsupported(settings: &Settings) {
     let lost = "is set and not supported yet by this version";
-    if settings.synchronous_mode != SynchronousMode::Off {
-        tracing::error!(
-            "synchronous_mode {lost}: commits wait only for what synchronous_standby_names in `parameters` says"
-        );
-    }
     if settings.failsafe_mode {
         tracing::warn!("failsafe_mode {lost}: without etcd the primary is stopped at its deadline");
     }

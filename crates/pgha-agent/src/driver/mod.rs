@@ -15,6 +15,7 @@ mod look;
 pub mod publish;
 pub mod recorder;
 pub mod store;
+mod sync;
 pub mod tend;
 
 use std::collections::BTreeMap;

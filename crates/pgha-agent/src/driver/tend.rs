@@ -6,16 +6,16 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use pgha_core::effect::Tend;
-use pgha_core::pg::{PgView, SqlRole};
+use pgha_core::pg::PgView;
 use pgha_postgres::{SlotAction, SlotOutcome};
 use tokio::sync::mpsc;
 
 use super::guard::FenceGuard;
-use super::local::{Local, Recovery};
+use super::local::{Local, SyncNames, recovery_of};
 
 /// Limit for a checkpoint.
 const CHECKPOINT_LIMIT: Duration = Duration::from_secs(3600);
-/// Limit for one change of a slot.
+/// Limit for one change of a slot, or one question.
 const SLOT_LIMIT: Duration = Duration::from_secs(5);
 
 /// One batch of upkeep.
@@ -95,8 +95,16 @@ impl Errand {
                 "the dynamic configuration was not cached on disk"
             );
         }
-        let Some(recovery) = self.recovery() else { return };
-        match local.instance.write_config(&local.config_texts(&recovery)).await {
+        let Some(recovery) = recovery_of(&self.pg) else { return };
+        let _files = local.files.lock().await;
+        let Some(names) = self.sync_names(&local).await else {
+            return;
+        };
+        match local
+            .instance
+            .write_config(&local.config_texts(&recovery, &names))
+            .await
+        {
             Ok(false) => tracing::debug!("No PostgreSQL configuration items changed, nothing to reload."),
             Ok(true) => match local.instance.reload(&self.fence).await {
                 Ok(()) => {
@@ -110,14 +118,17 @@ impl Errand {
         }
     }
 
-    /// The recovery block of a running server stays as it is; a stopped one gets its files at its start.
-    fn recovery(&self) -> Option<Recovery> {
-        Some(match &self.pg.facts()?.role {
-            SqlRole::Primary { .. } => Recovery::None,
-            SqlRole::Standby(s) => Recovery::Kept {
-                conninfo: s.primary_conninfo.clone(),
-                slot: s.primary_slot_name.clone(),
-            },
-        })
+    /// A primary keeps the text in force, which only core changes; a standby carries the name that nobody has.
+    async fn sync_names(&self, local: &Local) -> Option<SyncNames> {
+        if self.pg.says_standby() {
+            return Some(SyncNames::Nobody);
+        }
+        match local.instance.synchronous_standby_names(SLOT_LIMIT).await {
+            Ok(text) => Some(SyncNames::Given(text)),
+            Err(error) => {
+                tracing::warn!(error = error.chain(), "PostgreSQL's configuration was not written");
+                None
+            }
+        }
     }
 }

@@ -8,6 +8,7 @@ use crate::job::{Job, StartRole, StopMode};
 use crate::race;
 use crate::request::{RestartRequest, RestartRole};
 use crate::rule::Rule;
+use crate::sync;
 use crate::units::Wall;
 use crate::view::{HandoverReason, View, WatchdogView};
 
@@ -87,6 +88,15 @@ fn decide_primary(v: &View, c: &ClusterView) -> Decision {
         return decision;
     }
     let paused = if v.settings().pause { "PAUSE: " } else { "" };
+    if sync::waits_for_standbys(v) {
+        return rest(
+            Rule::LeadCommitsWait,
+            format!(
+                "{paused}no synchronous standby is connected and synchronous_mode_strict is on: commits wait. I am ({}), the leader with the lock",
+                v.me.name
+            ),
+        );
+    }
     rest(
         Rule::LeadNoAction,
         format!("{paused}no action. I am ({}), the leader with the lock", v.me.name),
@@ -147,6 +157,14 @@ fn decide_standby(v: &View, c: &ClusterView) -> Decision {
             Rule::LeadReadUnderProof,
             Action::LookAgain,
             "reading all keys once more under the proof",
+        );
+    }
+    let text = v.pg.facts().map_or("", |f| f.synchronous_standby_names.as_str());
+    if v.settings().is_synchronous() && !sync::blocks(text) {
+        return soon(
+            v,
+            Rule::LeadWouldAcknowledge,
+            "not promoting yet: PostgreSQL would acknowledge commits before /sync is known",
         );
     }
     act(

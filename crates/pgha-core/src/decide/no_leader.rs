@@ -278,6 +278,7 @@ fn decide_race(v: &View, c: &ClusterView) -> Decision {
         Some(_) | None => (None, true),
     };
     match race::healthiest(v, c, ignore.as_ref(), check_lag) {
+        Ok(()) if let Some(missing) = race::votes_missing(v, c) => soon(v, Rule::RaceQuorumMissing, missing),
         Ok(()) => act(
             Rule::RaceAcquire,
             Action::AcquireLeaderKey,

@@ -4,8 +4,8 @@ use alloc::boxed::Box;
 use alloc::vec::Vec;
 
 use super::{MEMBER_HINT_PAUSE, Node, Pending, Phase};
-use crate::cluster::{ClusterView, DcsView, Initialize};
-use crate::commit::{CommitOutcome, Key, Purpose};
+use crate::cluster::{ClusterView, DcsView, Initialize, SyncKey};
+use crate::commit::{Change, Commit, CommitOutcome, Key, Purpose};
 use crate::effect::{Effect, FenceOrder};
 use crate::event::{Event, KeepAnswer, OpId};
 use crate::pg::{DataDir, PgView, SqlFacts};
@@ -51,6 +51,7 @@ impl Node {
             Event::JobProgress { op, progress } => self.job_progress(op, progress),
             Event::JobEnded { op, outcome } => self.job_ended(op, outcome, out),
             Event::Tended { op } => self.tended(op),
+            Event::SyncTended { op, outcome } => self.sync_tended(op, outcome),
             Event::Requested { id, request } => self.requested(id, request, out),
             Event::Reconfigured(me) => {
                 self.view.me = *me;
@@ -268,6 +269,9 @@ impl Node {
                 crate::pg::SqlRole::Standby(_) => crate::effect::CallbackRole::Replica,
             });
         }
+        if self.syncing.is_none() {
+            m.sync.note(&pg);
+        }
         drop_passed_restart(m, &self.view.now, pg.facts());
         if matches!(pg.data_dir, DataDir::Empty) {
             m.timeline_floor = None;
@@ -370,11 +374,12 @@ impl Node {
                     self.again = true;
                 }
                 match outcome {
-                    CommitOutcome::Applied { .. } => {
+                    CommitOutcome::Applied { revision } => {
                         if commit.purpose == Purpose::TouchMember {
                             let lease = self.view.memory.lease.map(|l| l.id);
                             self.view.memory.member_written = lease.map(|id| (id, plan::member_value(&self.view)));
                         }
+                        self.sync_written(&commit, revision);
                         self.next_upkeep(queue, out);
                     }
                     // Nothing is retried here: the next cycle reads what is true and plans anew.
@@ -387,6 +392,38 @@ impl Node {
                 }
             }
             other => self.phase = other,
+        }
+    }
+
+    /// `/sync` as it is now, so that the step which follows from it can be taken in the same cycle.
+    fn sync_written(&mut self, commit: &Commit, revision: Revision) {
+        let DcsView::Fresh(c) = &mut self.view.dcs else { return };
+        for change in &commit.changes {
+            match change {
+                Change::PutSync {
+                    leader,
+                    quorum,
+                    standbys,
+                } => {
+                    c.sync = Some(SyncKey {
+                        mod_revision: revision,
+                        leader: leader.clone(),
+                        quorum: *quorum,
+                        standbys: standbys.clone(),
+                    });
+                    self.view.memory.sync.polls = 0;
+                }
+                Change::Delete(Key::Sync) => c.sync = None,
+                Change::PutLeader { .. }
+                | Change::PutMember { .. }
+                | Change::PutInitialize { .. }
+                | Change::PutConfig(_)
+                | Change::PutFailover(_)
+                | Change::PutHistory(_)
+                | Change::PutStatus(_)
+                | Change::PutFailsafe(_)
+                | Change::Delete(_) => {}
+            }
         }
     }
 

@@ -13,6 +13,7 @@ use crate::pg::SqlView;
 use crate::plan;
 use crate::request::{Answer, Request, RequestId, RestartRole};
 use crate::rewind::{Verdict, judge};
+use crate::sync::SyncOutcome;
 use crate::view::{Divergence, Failure, Failures, Reinitialize, ScheduledRestart};
 
 impl Node {
@@ -185,6 +186,22 @@ impl Node {
         if let (true, Some(d)) = (shows_later, &mut self.decision) {
             let soon = self.view.now.mono.plus(decide::RACE_POLL);
             d.wake_at = Some(d.wake_at.map_or(soon, |at| at.min(soon)));
+        }
+    }
+
+    pub(super) fn sync_tended(&mut self, op: OpId, outcome: SyncOutcome) {
+        let Some((_, change)) = self.syncing.take_if(|(running, _)| *running == op) else {
+            return;
+        };
+        let now = self.view.now.mono;
+        self.view.memory.sync.ended(change, outcome, &self.view.pg, now);
+        match (outcome, &mut self.decision) {
+            (SyncOutcome::Done, _) => self.again = true,
+            (SyncOutcome::Acknowledged | SyncOutcome::Failed, Some(d)) => {
+                let soon = now.plus(decide::RACE_POLL);
+                d.wake_at = Some(d.wake_at.map_or(soon, |at| at.min(soon)));
+            }
+            (SyncOutcome::Acknowledged | SyncOutcome::Failed, None) => {}
         }
     }
 

@@ -24,6 +24,7 @@ use crate::effect::{Effect, FenceOrder};
 use crate::event::{Event, OpId, Wake};
 use crate::job::Job;
 use crate::plan;
+use crate::sync::{self, plan::Change};
 use crate::units::{Mono, Now};
 use crate::view::{CycleFacts, Handover, NodeSpec, View};
 
@@ -50,6 +51,7 @@ pub struct Node {
     decision: Option<Decision>,
     decided_at: Mono,
     tending: Option<(OpId, bool)>,
+    syncing: Option<(OpId, Change)>,
     exiting: Option<(i32, alloc::string::String, bool)>,
     violations: Vec<Violation>,
 }
@@ -108,6 +110,7 @@ impl Node {
             decision: None,
             decided_at: now.mono,
             tending: None,
+            syncing: None,
             exiting: None,
             violations: Vec::new(),
         }
@@ -280,6 +283,7 @@ impl Node {
                 out.push(Effect::Tend { op, items });
             }
         }
+        self.tend_sync(out);
         self.phase = Phase::Idle;
         self.cycle_ended = self.view.now.mono;
         if let Some((code, reason, leave_running)) = self.exiting.take() {
@@ -289,6 +293,22 @@ impl Node {
                 leave_running,
             });
             self.again = false;
+        }
+    }
+
+    /// Begins what is due for synchronous replication, or looks again soon while something is waited for.
+    fn tend_sync(&mut self, out: &mut Vec<Effect>) {
+        if self.syncing.is_some() || self.exiting.is_some() {
+            return;
+        }
+        if let Some(change) = sync::task(&self.view) {
+            let op = self.op();
+            let task = change.task.clone();
+            self.syncing = Some((op, change));
+            out.push(Effect::TendSync { op, task });
+        } else if let (Some(pause), Some(d)) = (plan::sync_poll(&self.view), &mut self.decision) {
+            let at = self.view.now.mono.plus(pause);
+            d.wake_at = Some(d.wake_at.map_or(at, |other| other.min(at)));
         }
     }
 

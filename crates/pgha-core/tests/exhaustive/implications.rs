@@ -105,6 +105,23 @@ implications! {
         let forced = c.failover.as_ref().is_some_and(|f| f.leader.is_none() && f.candidate.as_ref() == Some(&v.me.name));
         Some(in_sync(v, c, &v.me.name) || forced)
     },
+    "S6: with a quorum in /sync the key is taken by the last leader, or by a member that sees so many who are not ahead" => |v, d| {
+        let (Action::AcquireLeaderKey, true) = (&d.action, v.pg.says_standby()) else { return None };
+        let sync = v.cluster()?.sync.as_ref().filter(|s| s.quorum > 0 && v.settings().is_synchronous())?;
+        if sync.leader.as_ref() == Some(&v.me.name) || named_by_operator(v) {
+            return None;
+        }
+        let others = sync.standbys.iter().chain(&sync.leader).filter(|n| **n != v.me.name);
+        let votes = others.filter(|n| {
+            matches!(v.peers.get(n), Some(PeerView::Answered { status, .. }) if status.in_recovery == Some(true) && !is_ahead(v, status))
+        });
+        Some(votes.count() >= usize::try_from(sync.quorum).unwrap())
+    },
+    "S4: in synchronous mode nobody is promoted who would acknowledge commits alone" => |v, d| {
+        let Action::Begin(Job::Promote) = d.action else { return None };
+        let text = &v.pg.facts()?.synchronous_standby_names;
+        v.settings().is_synchronous().then_some(text == "__patroni_strict_sync_replica_placeholder__")
+    },
     "a node that must not lead takes no key as a standby" => |v, d| {
         (v.pg.says_standby() && !v.me.tags.may_lead()).then_some(d.action != Action::AcquireLeaderKey)
     },

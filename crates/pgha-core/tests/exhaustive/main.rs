@@ -19,8 +19,10 @@ use std::sync::Mutex;
 use std::thread;
 
 use enumerate::{Tally, production, run};
+use pgha_core::cluster::{ClusterView, DcsView};
 use pgha_core::decide::{Decision, decide};
 use pgha_core::rule::Rule;
+use pgha_core::settings::SynchronousMode;
 use pgha_core::view::View;
 
 /// No fewer views than this, so that the enumeration cannot shrink unnoticed.
@@ -109,6 +111,26 @@ fn a_node_that_does_not_listen_to_its_peers_is_seen() {
         let mut v = v.clone();
         v.peers.clear();
         v.memory.cycle.peers_asked = true;
+        decide(&v)
+    });
+}
+
+#[test]
+fn a_candidate_that_counts_no_votes_is_seen() {
+    must_be_seen("S6: with a quorum in /sync", "race, quorum", |v| {
+        let mut v = v.clone();
+        if let DcsView::Fresh(ClusterView { sync: Some(sync), .. }) = &mut v.dcs {
+            sync.quorum = 0;
+        }
+        decide(&v)
+    });
+}
+
+#[test]
+fn a_promotion_without_the_name_that_nobody_has_is_seen() {
+    must_be_seen("S4: in synchronous mode nobody", "lead, synchronous", |v| {
+        let mut v = v.clone();
+        v.memory.settings.synchronous_mode = SynchronousMode::Off;
         decide(&v)
     });
 }

@@ -126,6 +126,66 @@ pub fn lead(answers: &[&'static str]) -> Situation {
     )
 }
 
+/// Synchronous mode: who has to be seen before the key is taken.
+pub fn race_quorum(answers: &[&'static str]) -> Situation {
+    situation(
+        "race, quorum",
+        &[
+            (Part::Members, &[THREE]),
+            (Part::Pg, &["pg standby", "pg standby tl=2"]),
+            (
+                Part::Settings,
+                &["settings synchronous=quorum", "settings synchronous=yes"],
+            ),
+            (
+                Part::Sync,
+                &[
+                    "sync leader=b standbys=a,c quorum=1",
+                    "sync leader=b standbys=a,c quorum=2",
+                    "sync leader=b standbys=c quorum=1",
+                    "sync leader=a standbys=b,c quorum=2",
+                ],
+            ),
+            (Part::Failover, &FAILOVER[..6]),
+            (Part::Peers, answers),
+            (Part::Status, STATUS),
+            (Part::Sight, SIGHT),
+        ],
+    )
+}
+
+/// Synchronous mode under the own key.
+pub fn lead_synchronous() -> Situation {
+    situation(
+        "lead, synchronous",
+        &[
+            (Part::Members, &[TWO]),
+            (Part::Leader, &["leader a", "leader a lease=77"]),
+            (
+                Part::Pg,
+                &[
+                    "pg primary",
+                    "pg standby",
+                    "pg standby names=b",
+                    "pg standby names=__patroni_strict_sync_replica_placeholder__",
+                ],
+            ),
+            (
+                Part::Settings,
+                &[
+                    "settings synchronous=yes",
+                    "settings synchronous=yes strict=yes",
+                    "settings synchronous=quorum strict=yes pause=yes",
+                ],
+            ),
+            (Part::Sync, &["", "sync leader=a", "sync leader=b standbys=a"]),
+            (Part::Writable, WRITABLE),
+            (Part::Proof, PROOFS),
+            (Part::Cycle, CYCLE),
+        ],
+    )
+}
+
 pub fn wishes(answers: &[&'static str]) -> Situation {
     situation(
         "wishes of operators",

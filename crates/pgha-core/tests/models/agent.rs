@@ -8,6 +8,7 @@ use pgha_core::event::{Event, KeepAnswer};
 use pgha_core::job::{Job, JobFailure, JobOutcome, JobProgress, StartRole, StopMode};
 use pgha_core::peer::PeerView;
 use pgha_core::rule::Rule;
+use pgha_core::sync::SyncOutcome;
 use pgha_core::units::{Lsn, MemberName, Revision};
 
 use super::cluster::{Kind, Plant, State};
@@ -22,6 +23,7 @@ pub fn is_breakable(effect: &Effect) -> bool {
         | Effect::SetFence(_)
         | Effect::CancelJob { .. }
         | Effect::Tend { .. }
+        | Effect::TendSync { .. }
         | Effect::Callback { .. }
         | Effect::Answer { .. }
         | Effect::Exit { .. } => false,
@@ -147,6 +149,11 @@ impl State {
                 Some(Event::JobEnded { op, outcome })
             }
             Effect::Tend { op, .. } => Some(Event::Tended { op }),
+            // The clusters of these models replicate asynchronously.
+            Effect::TendSync { op, .. } => Some(Event::SyncTended {
+                op,
+                outcome: SyncOutcome::Failed,
+            }),
             Effect::Exit { .. } => {
                 self.machines[node].gone = true;
                 None

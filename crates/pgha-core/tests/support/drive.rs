@@ -14,12 +14,13 @@ use pgha_core::peer::PeerView;
 use pgha_core::pg::PgView;
 use pgha_core::request::{Request, RequestId};
 use pgha_core::rule::Rule;
+use pgha_core::sync::{SyncOutcome, SyncTask};
 use pgha_core::units::{LeaseId, MemberName, Mono, Revision};
 
 use super::etcd::MiniEtcd;
 use super::line::{Line, lsn};
 use super::world::{Reach, World, lease_of};
-use super::{jobs, memory, render};
+use super::{jobs, memory, postgres, render};
 
 /// More answers than any cycle needs; reaching it means that the node goes round and round.
 const MAX_ANSWERS: usize = 200;
@@ -101,7 +102,8 @@ impl Drive {
             | Effect::GrantLease { op, .. }
             | Effect::KeepLease { op, .. }
             | Effect::Commit { op, .. }
-            | Effect::Tend { op, .. } => self.open.push_back(Open { op, effect, sent_at }),
+            | Effect::Tend { op, .. }
+            | Effect::TendSync { op, .. } => self.open.push_back(Open { op, effect, sent_at }),
             Effect::StartJob { op, .. } => {
                 if let Some(running) = &self.job {
                     self.refused
@@ -179,6 +181,13 @@ impl Drive {
                     CommitOutcome::Unknown
                 },
             },
+            Effect::TendSync { task, .. } => {
+                if let SyncTask::SetNames(text) = task {
+                    postgres::read_names(w, text);
+                }
+                let outcome = SyncOutcome::Done;
+                Event::SyncTended { op, outcome }
+            }
             Effect::Tend { .. }
             | Effect::SetFence(_)
             | Effect::StartJob { .. }
@@ -214,7 +223,9 @@ impl Drive {
                 }
                 return Ok(lines);
             }
-            "read" | "observe" | "peers" | "keep" | "grant" | "commit" | "tend" => self.answer(w, &what, line)?,
+            "read" | "observe" | "peers" | "keep" | "grant" | "commit" | "tend" | "sync" => {
+                self.answer(w, &what, line)?
+            }
             "stale" => stale(w, line)?,
             "job" => self.job(line)?,
             "request" => request(w, line)?,
@@ -286,6 +297,26 @@ impl Drive {
             }
             ("commit", "dropped") => committed(CommitOutcome::Unknown),
             ("commit", "refused") => committed(CommitOutcome::Refused),
+            ("sync", "acknowledged" | "failed") => Event::SyncTended {
+                op,
+                outcome: if fault == "failed" {
+                    SyncOutcome::Failed
+                } else {
+                    SyncOutcome::Acknowledged
+                },
+            },
+            // The new text is in force for new sessions, and the wal senders have not read it yet.
+            ("sync", "unread") => {
+                if let Effect::TendSync {
+                    task: SyncTask::SetNames(text),
+                    ..
+                } = &open.effect
+                {
+                    w.set(&format!("names \"{}\"", text.replace('"', "")))?;
+                }
+                let outcome = SyncOutcome::Done;
+                Event::SyncTended { op, outcome }
+            }
             _ => return Err(format!("`{fault}` is no fault of `{what}`")),
         })
     }
@@ -365,6 +396,7 @@ impl Drive {
             | Effect::KeepLease { budget, .. }
             | Effect::Commit { budget, .. } => budget.as_millis().to_string(),
             Effect::Tend { .. }
+            | Effect::TendSync { .. }
             | Effect::SetFence(_)
             | Effect::StartJob { .. }
             | Effect::CancelJob { .. }
@@ -396,6 +428,7 @@ fn general(effect: &Effect) -> &'static str {
         Effect::KeepLease { .. } => "keep",
         Effect::Commit { .. } => "commit",
         Effect::Tend { .. } => "tend",
+        Effect::TendSync { .. } => "sync",
         Effect::SetFence(_)
         | Effect::StartJob { .. }
         | Effect::CancelJob { .. }
@@ -477,6 +510,10 @@ fn stale(w: &World, line: &mut Line) -> Result<Event, String> {
             },
         },
         "tend" => Event::Tended { op },
+        "sync" => Event::SyncTended {
+            op,
+            outcome: SyncOutcome::Done,
+        },
         "job" => Event::JobEnded {
             op,
             outcome: JobOutcome::Done,

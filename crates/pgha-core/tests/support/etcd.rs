@@ -165,7 +165,7 @@ fn sync(w: &mut World, line: &mut Line) -> Result<(), String> {
     w.cluster.sync = (!none).then_some(SyncKey {
         mod_revision,
         leader: line.value("leader").map(MemberName::new),
-        quorum: 0,
+        quorum: line.number("quorum")?.unwrap_or(0),
         standbys: line
             .value("standbys")
             .map(|names| names.split(',').map(MemberName::new).collect())

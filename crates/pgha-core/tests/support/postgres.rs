@@ -7,7 +7,7 @@ use pgha_core::cluster::{MemberRole, MemberState};
 use pgha_core::peer::{PeerStatus, PeerView};
 use pgha_core::pg::{
     ControlData, ControlState, DataDir, PendingRestart, PgView, Postmaster, PostmasterPhase, Slot, SqlFacts, SqlRole,
-    SqlView, StandbyFacts, UnfinishedWork, WalReceiver,
+    SqlView, StandbyFacts, UnfinishedWork, WalReceiver, WalSender,
 };
 use pgha_core::slots::slot_name;
 use pgha_core::tags::Tags;
@@ -34,9 +34,55 @@ pub fn set(w: &mut World, directive: &str, line: &mut Line) -> Result<bool, Stri
         "pg" => w.pg = pg(w, line)?,
         "peer" => peer(w, line)?,
         "asked" => w.memory.cycle.peers_asked = true,
+        "names" => facts_of(w)?.synchronous_standby_names = line.needs("a text")?,
+        "senders" => senders(w, line)?,
         _ => return Ok(false),
     }
     Ok(true)
+}
+
+fn facts_of(w: &mut World) -> Result<&mut SqlFacts, String> {
+    match &mut w.pg.sql {
+        SqlView::Answered(facts) => Ok(facts),
+        SqlView::NotAsked | SqlView::Unanswered { .. } => Err("PostgreSQL does not answer".into()),
+    }
+}
+
+/// `senders b@0/500:1 c`: who streams from here, up to where, with the priority it shows. No name: nobody.
+fn senders(w: &mut World, line: &mut Line) -> Result<(), String> {
+    let facts = facts_of(w)?;
+    facts.wal_senders.clear();
+    while let Some(word) = line.word() {
+        let (rest, priority) = word.split_once(':').unwrap_or((word.as_str(), "0"));
+        let (name, at) = rest.split_once('@').unwrap_or((rest, "0/500"));
+        let at = Some(super::line::lsn(at)?);
+        let pid = name.bytes().next().map_or(0, i32::from);
+        facts.wal_senders.push(WalSender {
+            pid,
+            usename: "replicator".into(),
+            application_name: name.into(),
+            client_addr: None,
+            state: "streaming".into(),
+            sync_state: "async".into(),
+            sync_priority: priority.parse().map_err(|_| format!("{priority} is no priority"))?,
+            write: at,
+            flush: at,
+            replay: at,
+        });
+    }
+    Ok(())
+}
+
+/// What PostgreSQL shows once everybody has read a new text.
+pub fn read_names(w: &mut World, text: &str) {
+    let Ok(facts) = facts_of(w) else { return };
+    facts.synchronous_standby_names = text.into();
+    let Some(names) = pgha_core::sync::names::parse(text) else {
+        return;
+    };
+    for sender in &mut facts.wal_senders {
+        sender.sync_priority = names.priority_of(&sender.application_name);
+    }
 }
 
 fn pg(w: &mut World, line: &mut Line) -> Result<PgView, String> {
@@ -171,9 +217,12 @@ fn facts(w: &mut World, what: &str, here: Position, line: &mut Line) -> Result<S
             .value("started")
             .unwrap_or_else(|| "2025-12-31 00:00:00.000000+00:00".into()),
         role,
-        wal_senders: Vec::new(),
+        wal_senders: w.pg.facts().map(|f| f.wal_senders.clone()).unwrap_or_default(),
         slots: slots(w, line.flag("without_slots"), line.value("left_slots")),
-        synchronous_standby_names: String::new(),
+        synchronous_standby_names: match w.pg.facts() {
+            Some(before) => before.synchronous_standby_names.clone(),
+            None => line.value("names").unwrap_or_default(),
+        },
         synchronous_commit: "on".into(),
         pending_restart: if line.flag("pending_restart") {
             vec![PendingRestart {

@@ -4,6 +4,7 @@ use pgha_core::commit::{Change, Commit, FailoverValue, Guard, Key, Purpose};
 use pgha_core::decide::{Action, Decision};
 use pgha_core::effect::{CallbackAction, CallbackRole, Effect, FenceOrder, Tend};
 use pgha_core::request::Answer;
+use pgha_core::sync::SyncTask;
 use pgha_core::units::{MemberName, Mono};
 use pgha_core::view::HandoverReason;
 
@@ -81,6 +82,12 @@ pub fn effect(effect: &Effect) -> String {
             let items: Vec<String> = items.iter().map(tend).collect();
             format!("tend: {}", items.join(", "))
         }
+        Effect::TendSync { task, .. } => match task {
+            SyncTask::SetNames(text) => {
+                format!("sync: set names {text:?}").replace("__patroni_strict_sync_replica_placeholder__", "NOBODY")
+            }
+            SyncTask::Probe => "sync: probe".into(),
+        },
         Effect::Callback { action, role } => format!("callback {} {}", callback(*action), callback_role(*role)),
         Effect::Answer { id, answer: a } => format!("answer {}: {}", id.0, answer(a)),
         Effect::Exit {
@@ -211,9 +218,20 @@ fn change(c: &Change) -> String {
             };
             format!("put status {} by {writer}{released}{retained}", s.optime)
         }
-        Change::PutSync { leader, standbys, .. } => {
+        Change::PutSync {
+            leader,
+            standbys,
+            quorum,
+        } => {
             let leader = leader.as_ref().map_or("nobody", MemberName::as_str);
-            format!("put sync {leader} with {}", list(standbys))
+            let votes = match quorum {
+                0 => String::new(),
+                n => format!(" and quorum {n}"),
+            };
+            match &standbys[..] {
+                [] => format!("put sync {leader} alone{votes}"),
+                names => format!("put sync {leader} with {}{votes}", list(names)),
+            }
         }
         Change::PutFailsafe(members) => format!("put failsafe of {}", members.len()),
         Change::Delete(k) => format!("delete {}", key(k)),

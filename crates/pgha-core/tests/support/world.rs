@@ -275,6 +275,8 @@ pub fn set_tags(tags: &mut Tags, line: &mut Line) -> Result<(), String> {
     tags.nofailover |= line.flag("nofailover");
     tags.clonefrom |= line.flag("clonefrom");
     tags.nostream |= line.flag("nostream");
+    tags.nosync |= line.flag("nosync");
+    tags.sync_priority = line.number("sync_priority")?.or(tags.sync_priority);
     tags.failover_priority = line.number("failover_priority")?.or(tags.failover_priority);
     tags.replicatefrom = line
         .value("replicatefrom")
@@ -306,8 +308,15 @@ fn set_settings(s: &mut Settings, line: &mut Line) -> Result<(), String> {
     if let Some(on) = line.yes_no("standby_cluster")? {
         s.standby_cluster = on.then(StandbyCluster::default);
     }
-    if let Some(on) = line.yes_no("synchronous")? {
-        s.synchronous_mode = if on { SynchronousMode::On } else { SynchronousMode::Off };
-    }
+    s.synchronous_mode = match line.value("synchronous").as_deref() {
+        None => s.synchronous_mode,
+        Some("yes") => SynchronousMode::On,
+        Some("no") => SynchronousMode::Off,
+        Some("quorum") => SynchronousMode::Quorum,
+        Some(other) => return Err(format!("synchronous={other}: yes, no or quorum was expected")),
+    };
+    s.synchronous_mode_strict = line.yes_no("strict")?.unwrap_or(s.synchronous_mode_strict);
+    s.synchronous_node_count = line.number("node_count")?.unwrap_or(s.synchronous_node_count);
+    s.maximum_lag_on_syncnode = line.number("maximum_lag_on_syncnode")?.or(s.maximum_lag_on_syncnode);
     Ok(())
 }

@@ -8,6 +8,7 @@
 pub(crate) mod monitor;
 pub(crate) mod settings;
 pub(crate) mod slots;
+pub(crate) mod sync;
 
 use std::future::poll_fn;
 use std::time::Duration;

@@ -2,6 +2,7 @@
 
 use pgha_core::effect::Tend;
 use pgha_core::event::{Event, OpId};
+use pgha_core::sync::{self, SyncOutcome, SyncTask};
 
 use crate::postgres::{Server, Slot};
 use crate::world::{MS, World};
@@ -19,6 +20,28 @@ impl World {
             }
         }
         self.later(i, epoch, takes, Event::Tended { op });
+    }
+
+    /// Commits wait for what the agent wants, or are seen to.
+    pub(crate) fn tend_sync(&mut self, i: usize, epoch: u64, op: OpId, task: &SyncTask) {
+        let outcome = match task {
+            _ if !self.answers_sql(i) => SyncOutcome::Failed,
+            SyncTask::SetNames(text) => match self.set_sync_names(i, text) {
+                Some(()) => SyncOutcome::Done,
+                None => SyncOutcome::Failed,
+            },
+            SyncTask::Probe => {
+                let loaded = &self.nodes[i].pg.sync;
+                if !loaded.defined {
+                    SyncOutcome::Acknowledged
+                } else if sync::blocks(&loaded.loaded.text) {
+                    SyncOutcome::Done
+                } else {
+                    SyncOutcome::Failed
+                }
+            }
+        };
+        self.later(i, epoch, 20 * MS, Event::SyncTended { op, outcome });
     }
 
     fn answers_sql(&self, i: usize) -> bool {

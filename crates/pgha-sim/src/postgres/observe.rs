@@ -7,8 +7,8 @@ use pgha_core::pg::{
     DataDir, PgView, Postmaster, PostmasterPhase, Slot, SqlFacts, SqlRole, SqlView, StandbyFacts, WalReceiver,
     WalSender,
 };
+use pgha_core::sync::names::Method;
 use pgha_core::units::{Lsn, Mono, Timeline};
-use pgha_wire::sync_names::SyncMethod;
 
 use super::data::{Data, Dir};
 use super::server::{Receiver, Server};
@@ -126,9 +126,9 @@ impl SimPostgres {
 fn sync_state(rules: &SyncRules, priority: u32, chosen: bool) -> &'static str {
     match (rules.names.method, priority) {
         (_, 0) => "async",
-        (SyncMethod::Quorum, _) => "quorum",
-        (SyncMethod::Off | SyncMethod::Priority, _) if chosen => "sync",
-        (SyncMethod::Off | SyncMethod::Priority, _) => "potential",
+        (Method::Quorum, _) => "quorum",
+        (Method::Priority, _) if chosen => "sync",
+        (Method::Priority, _) => "potential",
     }
 }
 

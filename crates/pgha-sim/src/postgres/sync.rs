@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use pgha_wire::sync_names::{SyncMethod, SyncStandbyNames, parse_sync_names};
+use pgha_core::sync::names::{Method, Names, parse};
 
 use super::server::Sender;
 
@@ -15,7 +15,7 @@ pub struct SyncRules {
     /// As written.
     pub text: String,
     /// As PostgreSQL reads it.
-    pub names: SyncStandbyNames,
+    pub names: Names,
 }
 
 impl SyncRules {
@@ -23,10 +23,10 @@ impl SyncRules {
     pub fn off() -> SyncRules {
         SyncRules {
             text: String::new(),
-            names: SyncStandbyNames {
-                method: SyncMethod::Off,
+            names: Names {
+                method: Method::Priority,
                 num: 0,
-                names: Vec::new(),
+                list: Vec::new(),
                 has_star: false,
             },
         }
@@ -34,7 +34,7 @@ impl SyncRules {
 
     /// `None` when PostgreSQL would refuse the text: a reload then changes nothing.
     pub fn parse(text: &str) -> Option<SyncRules> {
-        let names = parse_sync_names(text).ok()?;
+        let names = parse(text)?;
         Some(SyncRules {
             text: text.to_owned(),
             names,
@@ -43,24 +43,18 @@ impl SyncRules {
 
     /// Is anybody waited for?
     pub fn is_defined(&self) -> bool {
-        self.names.method != SyncMethod::Off
+        self.names.num > 0
     }
 
     /// The priority of a standby; 0 when it is not meant. Names are compared as PostgreSQL does, without case.
     pub fn priority(&self, standby: &str) -> u32 {
-        let place = self.names.names.iter().position(|n| n.eq_ignore_ascii_case(standby));
-        let place = place.or(self.names.has_star.then_some(self.names.names.len()));
-        match (self.names.method, place) {
-            (SyncMethod::Off, _) | (_, None) => 0,
-            (SyncMethod::Quorum, Some(_)) => 1,
-            (SyncMethod::Priority, Some(place)) => u32::try_from(place).unwrap_or(u32::MAX - 1) + 1,
-        }
+        u32::try_from(self.names.priority_of(standby)).unwrap_or(0)
     }
 
     /// Who counts among these wal senders, by index: all meant ones with `ANY`, the first few with `FIRST`.
     pub fn chosen(&self, senders: &[Sender]) -> Vec<usize> {
         let mut meant: Vec<usize> = (0..senders.len()).filter(|s| senders[*s].priority > 0).collect();
-        if self.names.method == SyncMethod::Priority {
+        if self.names.method == Method::Priority {
             meant.sort_by_key(|s| senders[*s].priority);
             meant.truncate(self.wanted());
         }
@@ -68,7 +62,7 @@ impl SyncRules {
     }
 
     fn wanted(&self) -> usize {
-        usize::try_from(self.names.num).unwrap_or(usize::MAX)
+        self.names.num
     }
 
     /// Up to where commits are released, as the wal sender `by` sees it; `None` when it has no say or too few are there.

@@ -23,6 +23,7 @@ mod tools;
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 
+use pgha_core::sync::names::NOBODY;
 use pgha_core::tags::Tags;
 use pgha_core::units::MemberName;
 
@@ -39,8 +40,6 @@ use crate::yaml::{Location, Node, Value, parse};
 use finding::Report;
 use section::Section;
 
-/// A member of this name could not be told from Patroni's stand-in for "nobody" in strict synchronous mode.
-const PLACEHOLDER_NAME: &str = "__patroni_strict_sync_replica_placeholder__";
 /// Patroni's default for `namespace`.
 const DEFAULT_NAMESPACE: &str = "/service";
 
@@ -236,11 +235,12 @@ fn read_name(root: &mut Section<'_>, key: &'static str) -> Option<String> {
         root.wrong_key(key, ALLOWED);
         return None;
     }
-    if text == PLACEHOLDER_NAME {
+    // A member of this name could not be told from the stand-in for nobody.
+    if text == NOBODY {
         root.note(
             Severity::Error,
             key,
-            format!("cannot be {PLACEHOLDER_NAME}, which stands for nobody in strict synchronous mode"),
+            format!("cannot be {NOBODY}, which stands for nobody in strict synchronous mode"),
         );
         return None;
     }

@@ -11,7 +11,7 @@ use pgha_wire::pgconf::options::Tool;
 
 use super::{Bench, address, failed, local_address};
 use crate::clock;
-use crate::driver::local::Recovery;
+use crate::driver::local::{Recovery, SyncNames};
 
 /// Limit for each question to another server.
 const REMOTE_LIMIT: Duration = Duration::from_secs(5);
@@ -23,7 +23,11 @@ impl Bench {
         let instance = self.instance();
         self.write_passfile(upstream.as_ref())?;
         instance
-            .write_config(&self.local.config_texts(&Recovery::Standby(upstream.clone())))
+            .write_config(
+                &self
+                    .local
+                    .config_texts(&Recovery::Standby(upstream.clone()), &SyncNames::Nobody),
+            )
             .await?;
         instance.set_standby(true).await?;
         instance.reload(&self.fence).await?;
@@ -104,7 +108,9 @@ impl Bench {
             report: &report,
         };
         let instance = self.instance();
-        instance.write_config(&self.local.config_texts(&Recovery::None)).await?;
+        instance
+            .write_config(&self.local.config_texts(&Recovery::None, &SyncNames::Nobody))
+            .await?;
         instance
             .crash_recovery(&command_line(&self.local.effective.parameters.controlled), &job)
             .await?;
