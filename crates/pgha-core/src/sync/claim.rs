@@ -13,7 +13,7 @@ use crate::cluster::SyncKey;
 use crate::units::MemberName;
 
 /// The value of `/sync`.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, Hash)]
 pub struct Claim {
     /// The last leader.
     pub leader: Option<MemberName>,

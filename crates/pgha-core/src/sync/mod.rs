@@ -53,7 +53,7 @@ pub struct Facts<'a> {
 }
 
 /// What is to be done in PostgreSQL.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, Hash)]
 pub enum SyncTask {
     /// Write this `synchronous_standby_names` and reload.
     SetNames(String),

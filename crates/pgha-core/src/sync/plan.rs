@@ -9,12 +9,12 @@ use alloc::vec::Vec;
 use super::candidates::{Target, streams_to, target};
 use super::claim::{self, Claim, fold};
 use super::names::{self, Method, NOBODY, Names};
-use super::proof::{Proof, Told, is_visible};
+use super::proof::{Proof, Told, all_read, is_visible};
 use super::{Facts, SyncTask};
 use crate::units::MemberName;
 
 /// One step.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, Hash)]
 pub enum Step {
     /// Everything is as it should be.
     Rest,
@@ -29,7 +29,7 @@ pub enum Step {
 }
 
 /// A task, and what its success will prove.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, Hash)]
 pub struct Change {
     /// What.
     pub task: SyncTask,
@@ -162,11 +162,19 @@ fn tell(f: &Facts<'_>, proof: &Proof, wanted: &Target, text: &str) -> Step {
     // With the impossible name in front a list is one by priority whatever the mode: it asks for more, never for less.
     let plain = names::render(wanted.method, wanted.num, &wanted.names, false);
     let led = names::render(Method::Priority, wanted.num, &wanted.names, true);
+    match names::parse(text) {
+        // Something that only PostgreSQL understands: whatever it means, it goes first.
+        None => return set(plain, None),
+        // A wal sender that is yet to read the present text may do so after this look, and show what the next one implies.
+        Some(present) if !all_read(&present, &f.pg.wal_senders) => {
+            return Step::Wait("the wal senders have not settled on one configuration yet");
+        }
+        Some(_) => {}
+    }
     let visible = |text: &&String| names::parse(text).is_some_and(|n| is_visible(&n, &f.pg.wal_senders));
     let seen = [&plain, &led].into_iter().find(visible).cloned();
     match seen {
         Some(form) => set(form.clone(), Some(Told::new(form, &f.pg.wal_senders))),
-        None if text == plain => Step::Wait("the wal senders have not settled on one configuration yet"),
         None => set(plain, None),
     }
 }

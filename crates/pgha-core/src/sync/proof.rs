@@ -11,7 +11,7 @@ use crate::pg::{PgView, SqlFacts, SqlRole, WalSender};
 use crate::units::{Lsn, Mono};
 
 /// Everything that was proven. All of it may be lost: it is proven anew.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, PartialEq, Eq, Debug, Default, Hash)]
 pub struct Proof {
     /// The server, by its start time, whose commits were seen to wait and that has had names ever since.
     pub waits: Option<String>,
@@ -26,7 +26,7 @@ pub struct Proof {
 }
 
 /// A text on its way through the wal senders.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, Hash)]
 pub struct Told {
     /// It.
     pub text: String,
@@ -37,7 +37,7 @@ pub struct Told {
 }
 
 /// How far a text has come.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
 pub enum Stage {
     /// It was set.
     Set,
