@@ -16,4 +16,5 @@ mod pause;
 mod rejoin;
 mod scene;
 mod store;
+mod sync;
 mod watchdog;
