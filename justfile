@@ -49,6 +49,7 @@ build-agents:
 lint: && not-checked
     cargo fmt --all --check
     cargo clippy --workspace --all-targets -- -D warnings
+    cargo clippy -p pgha-sim --features planted-bugs --all-targets -- -D warnings
     if command -v cargo-deny >/dev/null; then cargo deny --offline check --hide-inclusion-graph bans licenses sources; fi
 
 # Names and counts what could not be checked here.
@@ -67,6 +68,10 @@ fmt:
 # Simulates clusters; a failing seed is printed and can be replayed.
 sim SEEDS="0..1000":
     cargo run --profile sim -q -p pgha-sim -- run --seeds {{ SEEDS }}
+
+# Plants defects that other projects had, one after the other; the simulator has to find each.
+planted *ARGS:
+    cargo run --profile sim -q -p pgha-sim --features planted-bugs -- planted {{ ARGS }}
 
 # Measures pgha and Patroni side by side and writes docs/benchmarks.md.
 bench *ARGS:

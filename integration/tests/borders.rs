@@ -107,6 +107,31 @@ fn core_is_no_std() {
 }
 
 #[test]
+fn nobody_but_the_simulator_can_plant_defects_in_the_rules() {
+    const FEATURE: &str = "planted-bugs";
+    let lines_with_it = |file: &Path| -> Vec<String> {
+        let text = read(file);
+        let lines = text
+            .lines()
+            .map(str::trim)
+            .filter(|l| !l.starts_with('#') && l.contains(FEATURE));
+        lines.map(str::to_owned).collect()
+    };
+    let root = repository();
+    assert!(lines_with_it(&root.join("Cargo.toml")).is_empty());
+    for dir in crate_dirs() {
+        let manifest = Manifest::read(&dir);
+        // A feature that is on by default, or asked for by a dependency, would be on in every build of the workspace.
+        let expected: &[&str] = match manifest.name.as_str() {
+            "pgha-core" => &["planted-bugs = []"],
+            "pgha-sim" => &["planted-bugs = [\"pgha-core/planted-bugs\"]"],
+            _ => &[],
+        };
+        assert_eq!(lines_with_it(&dir.join("Cargo.toml")), expected, "{}", manifest.name);
+    }
+}
+
+#[test]
 fn every_crate_obeys_the_workspace_lints() {
     for dir in crate_dirs() {
         let text = read(&dir.join("Cargo.toml"));

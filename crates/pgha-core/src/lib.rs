@@ -26,6 +26,7 @@ pub mod node;
 pub mod peer;
 pub mod pg;
 pub mod plan;
+pub mod planted;
 pub mod race;
 pub mod request;
 pub mod rewind;

@@ -136,6 +136,8 @@ pub struct Memory {
     pub scope_empty_since: Option<Mono>,
     /// The cluster as it was while somebody led.
     pub known: KnownCluster,
+    /// When maintenance mode was last read to be on.
+    pub pause_seen_at: Option<Mono>,
     /// When etcd answered with a lower revision than before: it was restored from a snapshot or replaced.
     pub store_replaced_at: Option<Mono>,
     /// Create revision of the leader key seen last; a new one makes earlier checks of divergence void.
@@ -160,6 +162,9 @@ pub struct Memory {
     pub terminating: bool,
     /// The settings last read from etcd; kept while etcd is away.
     pub settings: Settings,
+    /// A defect on purpose.
+    #[cfg(feature = "planted-bugs")]
+    pub planted: Option<crate::planted::Planted>,
 }
 
 /// The lease of this node.

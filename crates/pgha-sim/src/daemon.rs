@@ -6,6 +6,7 @@ use pgha_core::event::{Event, Wake};
 use pgha_core::node::Node;
 
 use crate::etcd::Time;
+use crate::planted::WorldDefect;
 use crate::world::{Happening, MS, World};
 
 impl World {
@@ -18,7 +19,12 @@ impl World {
         node.epoch += 1;
         node.agent = Some(Node::new(now, spec));
         let epoch = node.epoch;
-        match node.fence {
+        self.plant(i);
+        self.tell_watchdog(i);
+        if self.suffers(WorldDefect::FenceForgottenOnRestart) {
+            self.nodes[i].fence = None;
+        }
+        match self.nodes[i].fence {
             Some(order) => self.deliver(i, epoch, Event::FenceAttached(order)),
             None => self.nodes[i].fence = Some(FenceOrder::StandbyOnly),
         }
@@ -36,6 +42,9 @@ impl World {
     pub fn kill_agent(&mut self, i: usize) {
         self.end_agent(i);
         self.orphan_job(i);
+        if self.suffers(WorldDefect::FenceDiesWithAgent) {
+            self.nodes[i].fence = None;
+        }
     }
 
     /// The power of the whole machine goes off and comes back.
@@ -50,6 +59,7 @@ impl World {
         node.frozen = 0;
         node.held.clear();
         node.clock.reboot(now);
+        node.watchdog.fires_at = None;
     }
 
     /// The process is gone, and with it everything that was under way for it.
@@ -61,6 +71,7 @@ impl World {
         node.dies_after = None;
         node.timer_at = 0;
         node.busy_until = 0;
+        self.note_hung_up(i);
     }
 
     /// An event for a daemon, now.
@@ -79,6 +90,7 @@ impl World {
             Happening::JobStep { node, .. }
             | Happening::Postgres { node, .. }
             | Happening::Fence { node }
+            | Happening::Watchdog { node }
             | Happening::Supervise { node } => (*node, false),
             Happening::Request { .. }
             | Happening::Client(_)
@@ -96,6 +108,7 @@ impl World {
         if self.nodes[i].frozen > 0 {
             return;
         }
+        self.nodes[i].thawed_at = Some(self.now);
         self.fence_looks(i);
         for what in std::mem::take(&mut self.nodes[i].held) {
             self.at(self.now, what);

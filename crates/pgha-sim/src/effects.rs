@@ -2,6 +2,7 @@
 //! goes to etcd goes through `store.rs`.
 
 use std::collections::BTreeMap;
+use std::hash::Hasher;
 use std::time::Duration;
 
 use pgha_core::cluster::MemberState;
@@ -14,6 +15,7 @@ use pgha_core::units::{MemberName, Mono};
 use pgha_core::view::TimelineEnd;
 
 use crate::client::Wish;
+use crate::counters::effect_name;
 use crate::etcd::Time;
 use crate::postgres::Server;
 use crate::world::{Happening, SUPERVISOR, World, nanos};
@@ -32,6 +34,9 @@ impl World {
 
     pub(crate) fn perform(&mut self, i: usize, epoch: u64, effect: Effect) {
         let sent_at = self.boot(i);
+        let name = effect_name(&effect);
+        self.counters.count(name);
+        self.trace_hash.write(name.as_bytes());
         match effect {
             Effect::ReadDcs { op, budget } => self.ask_etcd(i, op, Wish::Read, budget),
             Effect::Observe { op, .. } => {
@@ -58,12 +63,19 @@ impl World {
                 node.fence = Some(order);
                 node.fired = false;
                 self.set_fence_alarm(i);
+                self.tend_watchdog(i, order);
             }
-            Effect::StartJob { op, job } => self.start_job(i, op, job),
+            Effect::StartJob { op, job } if self.is_forbidden_by_watchdog(i, &job) => self.refuse_job(i, op),
+            Effect::StartJob { op, job } => {
+                self.check_job(i, &job);
+                self.close_watchdog_early(i, &job);
+                self.start_job(i, op, job);
+            }
             Effect::CancelJob { op } => self.cancel_job(i, op),
             Effect::Tend { op, items } => self.tend(i, epoch, op, &items),
             Effect::TendSync { op, task } => self.tend_sync(i, epoch, op, &task),
-            Effect::Callback { .. } | Effect::Answer { .. } => {}
+            Effect::Answer { id, .. } => self.note_answered(id),
+            Effect::Callback { .. } => {}
             Effect::Exit {
                 code, leave_running, ..
             } => {

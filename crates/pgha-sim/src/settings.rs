@@ -10,6 +10,7 @@ use pgha_core::units::MemberName;
 use pgha_core::view::NodeSpec;
 
 use crate::network::MAX_NODES;
+use crate::planted::{Defect, by_id};
 use crate::rng::{Rng, Stream};
 
 /// Fixed before the first event.
@@ -55,6 +56,10 @@ pub struct SimSettings {
     pub stale_read_per_mille: u64,
     /// Milliseconds between two commits of a client; zero: nobody commits.
     pub commit_every_ms: u64,
+    /// Every machine has a watchdog, and `watchdog.mode` is `required`.
+    pub watchdog_required: bool,
+    /// A defect on purpose.
+    pub planted: Option<&'static Defect>,
 }
 
 /// One setting as the text form of plans has it.
@@ -108,6 +113,8 @@ pub const KNOBS: &[Knob] = knobs![
     etcd_bugs,
     stale_read_per_mille,
     commit_every_ms,
+    watchdog_required,
+    planted,
 ];
 
 impl KnobValue for u64 {
@@ -164,6 +171,18 @@ impl KnobValue for SynchronousMode {
     }
 }
 
+impl KnobValue for Option<&'static Defect> {
+    fn render(&self) -> String {
+        self.map_or("none", |d| d.id).into()
+    }
+    fn parse(text: &str) -> Result<Option<&'static Defect>, String> {
+        match text {
+            "none" => Ok(None),
+            id => by_id(id).map(Some).ok_or_else(|| "there is no such defect".into()),
+        }
+    }
+}
+
 impl Default for SimSettings {
     fn default() -> SimSettings {
         SimSettings {
@@ -187,6 +206,8 @@ impl Default for SimSettings {
             etcd_bugs: false,
             stale_read_per_mille: 0,
             commit_every_ms: 500,
+            watchdog_required: false,
+            planted: None,
         }
     }
 }
@@ -222,6 +243,8 @@ impl SimSettings {
             etcd_bugs: etcd.chance(300),
             stale_read_per_mille: [10, 100][etcd.index(2)],
             commit_every_ms: [100, 500, 500, 2000][r.index(4)],
+            // With less there is no room for the device's margin.
+            watchdog_required: r.chance(150) && ttl >= 20,
             ..SimSettings::default()
         }
     }
@@ -279,7 +302,7 @@ impl SimSettings {
             bootstrap_config: self.dynamic_json(),
             cached_config: None,
             cached_settings: Some(self.dynamic()),
-            watchdog_required: false,
+            watchdog_required: self.watchdog_required,
             use_pg_rewind: Some(self.use_pg_rewind),
             remove_on_rewind_failure: Some(self.may_remove),
             remove_on_diverged_timelines: Some(self.may_remove),

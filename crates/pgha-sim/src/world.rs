@@ -3,8 +3,10 @@
 //! Nothing here decides anything. A node's effects are performed with latencies and faults drawn from the seed, and each
 //! completion becomes an event for that node, unless its agent was killed meanwhile.
 
+use std::borrow::Cow;
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
+use std::hash::Hasher;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -19,14 +21,17 @@ use pgha_core::units::{MemberName, Mono, Now};
 use crate::client::{Client, Wish};
 use crate::clients::Clients;
 use crate::clock::Clock;
+use crate::counters::Counters;
 use crate::etcd::{SimEtcd, Time};
-use crate::faults::Hit;
+use crate::faults::{Hit, Operator};
 use crate::network::Links;
 use crate::oracles::Oracles;
 use crate::plan::Plan;
 use crate::postgres::{PgEvent, Server, SimPostgres};
 use crate::rng::{Rng, Stream};
 use crate::store::{Answered, Ticket};
+use crate::trace::TraceHash;
+use crate::watchdog::Watchdog;
 
 /// A millisecond of simulated time.
 pub const MS: Time = 1_000_000;
@@ -74,6 +79,10 @@ pub struct SimNode {
     /// The daemon dies after so many more effects.
     pub dies_after: Option<u64>,
     pub(crate) timer_at: Time,
+    /// The watchdog device.
+    pub watchdog: Watchdog,
+    /// When the machine last ran on after it was frozen.
+    pub thawed_at: Option<Time>,
 }
 
 impl SimNode {
@@ -97,6 +106,8 @@ impl SimNode {
             busy_until: 0,
             dies_after: None,
             timer_at: 0,
+            watchdog: Watchdog::default(),
+            thawed_at: None,
         }
     }
 
@@ -158,6 +169,8 @@ pub(crate) enum Happening {
     Client(usize),
     /// A fence looks at its deadline.
     Fence { node: usize },
+    /// A watchdog's time may be over.
+    Watchdog { node: usize },
     /// Ends of replication connections look at each other.
     Tick,
     /// Time passes for etcd: leases end, leaders are elected, watches are looked after.
@@ -197,14 +210,16 @@ pub struct World {
     pub(crate) postgres: Rng,
     pub(crate) next_branch: u64,
     pub(crate) next_connection: u64,
-    /// Coverage and non-vacuity counters by name.
-    pub counters: BTreeMap<String, u64>,
+    /// What operators have changed and not changed back.
+    pub(crate) operator: Operator,
+    /// Coverage and non-vacuity counters.
+    pub counters: Counters,
     /// What the oracles remember.
     pub oracles: Oracles,
     /// Broken invariants.
     pub violations: Vec<String>,
     /// Hash over everything that happened.
-    pub trace_hash: u64,
+    pub trace_hash: TraceHash,
     /// Lines of the trace, when asked for.
     pub trace: Option<Vec<String>>,
 }
@@ -233,9 +248,10 @@ impl World {
             postgres: Rng::new(seed, Stream::Postgres),
             next_branch: 1,
             next_connection: 0,
-            counters: BTreeMap::new(),
+            operator: Operator::default(),
+            counters: Counters::default(),
             violations: Vec::new(),
-            trace_hash: 0xcbf2_9ce4_8422_2325,
+            trace_hash: TraceHash::default(),
             trace: with_trace.then(Vec::new),
         };
         world.etcd.buggy = world.plan.settings.etcd_bugs;
@@ -265,6 +281,7 @@ impl World {
         let Reverse((time, sequence)) = self.heap.pop()?;
         self.now = time;
         let what = self.happenings.remove(&sequence)?;
+        self.trace_hash.kind(&what, [time, sequence]);
         self.happen(what);
         Some(())
     }
@@ -290,6 +307,7 @@ impl World {
             Happening::Postgres { node, life, what } => self.postgres_event(node, life, what),
             Happening::Client(client) => self.client_acts(client),
             Happening::Fence { node } => self.fence_looks(node),
+            Happening::Watchdog { node } => self.watchdog_looks(node),
             Happening::Tick => {
                 self.tend_connections();
                 self.at(self.now + TICK, Happening::Tick);
@@ -301,21 +319,21 @@ impl World {
     }
 
     /// Counts something that was reached.
-    pub fn count(&mut self, name: impl Into<String>) {
-        *self.counters.entry(name.into()).or_insert(0) += 1;
+    pub fn count(&mut self, name: impl Into<Cow<'static, str>>) {
+        self.counters.count(name);
     }
 
     /// Counts a rule that was decided.
     pub(crate) fn reached(&mut self, rule: Rule) {
-        self.count(format!("rule {} {}", rule.number(), rule.name()));
+        self.counters.rule(rule);
+        self.trace_hash.kind(&rule, [self.now, 0]);
     }
 
     /// Adds a line to the trace and to its hash.
     pub fn note(&mut self, line: impl FnOnce() -> String) {
         let text = line();
-        for byte in self.now.to_le_bytes().iter().chain(text.as_bytes()) {
-            self.trace_hash = (self.trace_hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3);
-        }
+        self.trace_hash.write(&self.now.to_le_bytes());
+        self.trace_hash.write(text.as_bytes());
         let now = self.now;
         if let Some(trace) = &mut self.trace {
             trace.push(format!("{:>9.3} {text}", now as f64 / SEC as f64));
@@ -352,9 +370,10 @@ impl World {
 
     pub(crate) fn fence_looks(&mut self, i: usize) {
         let boot = self.boot(i);
+        let idle = self.fence_is_idle(i);
         let node = &mut self.nodes[i];
         let over = matches!(node.fence, Some(FenceOrder::Until(at)) if boot >= at);
-        if !over || node.fired {
+        if !over || node.fired || idle {
             return;
         }
         node.fired = true;

@@ -7,12 +7,13 @@ use crate::cluster::DcsView;
 use crate::effect::FenceOrder;
 use crate::job::{Job, StartRole, StopMode};
 use crate::pg::DataDir;
+use crate::planted::{Planted, planted};
 use crate::rule::Rule;
 use crate::units::Mono;
 use crate::view::View;
 
 pub(super) fn decide(v: &View) -> Decision {
-    if v.settings().pause {
+    if v.settings().pause && !planted(v, Planted::DemoteInPause) {
         return rest(Rule::DcsLostPaused, "PAUSE: DCS is not accessible");
     }
     if v.pg.is_running() {
@@ -55,7 +56,7 @@ pub(super) fn keep_until_deadline(v: &View) -> Decision {
         return soon(v, Rule::DcsLostKeepUntilDeadline, because);
     };
     let demote_at = deadline.minus(v.settings().demote_lead());
-    if v.now.mono < demote_at {
+    if v.now.mono < demote_at && !planted(v, Planted::DemoteOnFirstSilence) {
         return rest_until(
             Rule::DcsLostKeepUntilDeadline,
             format!(

@@ -116,7 +116,7 @@ fn may_repair(v: &View) -> bool {
             .unwrap_or(v.settings().remove_on_diverged_timelines)
 }
 
-/// A standby that does not stream while the leader is on another timeline may hold WAL that the leader never had.
+/// A standby that does not stream may hold WAL that the leader never had.
 fn diverged(v: &View, c: &ClusterView, leader: &MemberName, standby: &StandbyFacts) -> Option<Decision> {
     match &v.memory.divergence {
         Divergence::Found { leader: of, facts } if of == leader => {
@@ -147,10 +147,10 @@ fn diverged(v: &View, c: &ClusterView, leader: &MemberName, standby: &StandbyFac
     if standby.wal_receiver.as_ref().is_some_and(|r| r.status == "streaming") {
         return None;
     }
+    // The same number is checked, too: it may have been created twice (Patroni #2787).
     let leader_timeline = c.members.get(leader).and_then(|m| m.timeline)?;
     let mine = crate::race::my_timeline(v)?;
-    let retry = backoff(v, v.memory.failures.divergence_check.as_ref());
-    if leader_timeline == mine || retry.is_some() {
+    if backoff(v, v.memory.failures.divergence_check.as_ref()).is_some() {
         return None;
     }
     let source: Upstream = super::upstream(v, c, leader)?;

@@ -5,6 +5,7 @@ use alloc::format;
 use super::{Action, Decision, act, ask_once, backoff, dcs_lost, hold_leader_key_if_due, rest, rest_until, soon};
 use crate::cluster::{ClusterView, FailoverKey};
 use crate::job::{Job, StartRole, StopMode};
+use crate::planted::{Planted, planted};
 use crate::race;
 use crate::request::{RestartRequest, RestartRole};
 use crate::rule::Rule;
@@ -18,6 +19,13 @@ pub(super) fn decide(v: &View, c: &ClusterView) -> Decision {
             Rule::LeadRefuted,
             Action::LookAgain,
             "failed to update leader lock: looking again who leads",
+        );
+    }
+    if v.pg.says_standby() && planted(v, Planted::PromoteWithoutProof) {
+        return act(
+            Rule::LeadPromote,
+            Action::Begin(Job::Promote),
+            "the leader key carries my name",
         );
     }
     if let Some(hold) = hold_leader_key_if_due(v, Rule::LeadHoldLeaderKey) {

@@ -8,6 +8,7 @@ use super::{Action, Decision, RACE_POLL, act, ask_once, dcs_lost, rest, rest_unt
 use crate::cluster::{ClusterView, FailoverKey, Initialize, MemberState};
 use crate::job::{Job, StopMode};
 use crate::peer::PeerStatus;
+use crate::planted::{Planted, planted};
 use crate::race::{self, NotHealthiest};
 use crate::rule::Rule;
 use crate::units::{MemberName, Mono};
@@ -149,7 +150,7 @@ fn not_eligible(v: &View, c: &ClusterView) -> Option<Decision> {
         .failover
         .as_ref()
         .is_some_and(|f| f.candidate.as_ref() == Some(&v.me.name) && f.scheduled_at.is_none());
-    if v.settings().pause && !named {
+    if v.settings().pause && !named && !planted(v, Planted::RaceInPause) {
         return Some(rest(Rule::RacePaused, "PAUSE: no action, there is no leader"));
     }
     if !v.me.tags.may_lead() {
@@ -203,12 +204,18 @@ fn wait_old_deadline_or_ask(v: &View, c: &ClusterView) -> Option<Decision> {
     wait_for_old_leader(v, c)
 }
 
-/// All members; and while there is time to be won by it the old leader, whose member key went with its lease.
+/// All members, also those whose keys are gone: an outage of etcd that outlasts the ttl takes every key, and who comes back
+/// first is not alone for that. The old leader, whose key went with its lease, is asked while there is time to be won by it, or
+/// when its last proof is from maintenance mode: then no deadline has ended it.
 fn whom_to_ask(v: &View, c: &ClusterView) -> Vec<MemberName> {
-    let mut who = race::askable(v, c);
     // A host that is down answers nobody, and the wait for it must not outlast the deadline it is asked about.
     let worth_it = old_deadline(v, c).is_some_and(|until| v.now.mono.plus(race::PEER_BUDGET) <= until);
-    if let Some(name) = old_leader(v, c).filter(|_| worth_it)
+    let sight = v.memory.sight.as_ref().map(|s| s.at);
+    let was_paused = v.memory.pause_seen_at.is_some_and(|at| sight <= Some(at));
+    let old = old_leader(v, c);
+    let mut who = race::askable_or_known(v, c);
+    who.retain(|name| c.members.contains_key(name) || Some(name) != old);
+    if let Some(name) = old.filter(|_| worth_it || was_paused)
         && *name != v.me.name
         && !who.contains(name)
         && race::address(v, name).is_some()

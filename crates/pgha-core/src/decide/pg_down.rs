@@ -10,6 +10,7 @@ use super::{
 use crate::cluster::{ClusterView, Initialize, MemberRole};
 use crate::job::{Job, JobFailure, StartRole};
 use crate::pg::{ControlData, ControlState};
+use crate::planted::{Planted, planted};
 use crate::race;
 use crate::rewind::{Verdict, judge};
 use crate::rule::Rule;
@@ -22,7 +23,7 @@ const REWIND_TRIES: u32 = 3;
 const STEP_DOWN_GRACE: Duration = Duration::from_secs(2);
 
 pub(super) fn decide(v: &View, c: &ClusterView, control: &ControlData) -> Decision {
-    if v.settings().pause && v.memory.wishes.reinitialize.is_none() {
+    if v.settings().pause && v.memory.wishes.reinitialize.is_none() && !planted(v, Planted::RestartInPause) {
         return decide_paused(v);
     }
     if v.holds_leader_key() {
@@ -184,6 +185,12 @@ fn decide_following(v: &View, c: &ClusterView, control: &ControlData, leader: &M
             Err(decision) => decision,
         };
     }
+    if was_primary(control) && planted(v, Planted::OldPrimaryStartsAgain) {
+        let timeout = v.settings().primary_start_timeout;
+        let role = StartRole::Primary;
+        let start = Action::Begin(Job::Start { role, timeout });
+        return act(Rule::DownRestartPrimary, start, "I was the primary");
+    }
     let Some(source) = upstream(v, c, leader) else {
         return soon(
             v,
@@ -262,6 +269,9 @@ fn check_former_primary(
 }
 
 fn decide_diverged(v: &View, c: &ClusterView, leader: &MemberName, source: crate::job::Upstream) -> Decision {
+    if planted(v, Planted::DivergedWaitsForEver) {
+        return rest(Rule::DownWaitLeader, "waiting");
+    }
     if !v.can_rewind() {
         return discard_or_stop(
             v,

@@ -10,6 +10,7 @@ use crate::effect::{Effect, FenceOrder};
 use crate::event::{Event, KeepAnswer, OpId};
 use crate::pg::{DataDir, PgView, SqlFacts};
 use crate::plan;
+use crate::planted::{Planted, planted};
 use crate::units::{LeaseId, Mono, Now, Revision};
 use crate::view::{Divergence, LeaseMemory, Memory, Proof, ProofSight, TimelineEnd};
 
@@ -130,6 +131,14 @@ impl Node {
         if let Some(config) = &cluster.config {
             if config.settings.ttl < m.settings.ttl {
                 m.longer_ttl = Some((m.settings.ttl, now.plus(m.settings.ttl)));
+            }
+            if config.settings.pause {
+                m.pause_seen_at = Some(now);
+            }
+            // A proof that ran out in maintenance mode says nothing about the time after it. With it as the deadline a
+            // primary that nobody contests would be killed at the moment when the mode is lifted.
+            if m.settings.pause && !config.settings.pause && m.proof.is_some_and(|p| now >= p.deadline) {
+                m.proof = None;
             }
             m.settings = config.settings.clone();
         }
@@ -325,7 +334,10 @@ impl Node {
                     lease.kept_at = sent_at;
                 }
                 self.view.memory.cycle.lease_kept = true;
-                if for_proof {
+                if for_proof && planted(&self.view, Planted::KeepaliveIsProof) {
+                    let revision = self.view.cluster().map_or(Revision(0), |c| c.revision);
+                    self.proven(sent_at, revision);
+                } else if for_proof {
                     return self.prove(sent_at, out);
                 }
             }
@@ -515,6 +527,8 @@ impl Node {
         let key = plan::own_leader_key(&self.view, revision, revision, lease.id);
         self.view.memory.leader_seen = Some(revision);
         self.view.memory.cycle.acquired = true;
+        // A leader is never made anew, also not by a wish from before that would come true once it leads no more.
+        self.view.memory.wishes.reinitialize = None;
         self.view.memory.handover = None;
         self.view.memory.bootstrap_claim = None;
         self.see_own_write(revision);

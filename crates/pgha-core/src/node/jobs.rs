@@ -11,6 +11,7 @@ use crate::event::OpId;
 use crate::job::{Job, JobFailure, JobOutcome, JobProgress};
 use crate::pg::SqlView;
 use crate::plan;
+use crate::planted::{Planted, planted};
 use crate::request::{Answer, Request, RequestId, RestartRole};
 use crate::rewind::{Verdict, judge};
 use crate::sync::SyncOutcome;
@@ -103,7 +104,10 @@ impl Node {
             }
             Job::CheckDivergence { source } => {
                 if let JobOutcome::Divergence(facts) = outcome {
-                    match judge(facts) {
+                    let behind = facts.local_timeline <= facts.leader_timeline;
+                    let as_numbers = planted(&self.view, Planted::TimelineAsNumber) && behind;
+                    let m = &mut self.view.memory;
+                    match if as_numbers { Verdict::OnHistory } else { judge(facts) } {
                         Verdict::OnHistory => {
                             m.divergence = Divergence::None {
                                 leader: source.name.clone(),

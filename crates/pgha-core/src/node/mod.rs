@@ -116,6 +116,11 @@ impl Node {
         }
     }
 
+    #[cfg(feature = "planted-bugs")]
+    pub(crate) fn view_mut(&mut self) -> &mut View {
+        &mut self.view
+    }
+
     /// The facts as they stand.
     pub fn view(&self) -> &View {
         &self.view

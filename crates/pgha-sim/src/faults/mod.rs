@@ -12,6 +12,8 @@ mod postgres;
 mod process;
 mod real;
 
+pub(crate) use operator::Operator;
+
 use crate::etcd::Time;
 use crate::plan::{Lasts, Target};
 use crate::world::{Happening, World};

@@ -88,6 +88,22 @@ pub(super) const KINDS: &[FaultKind] = &[
         },
     },
     FaultKind {
+        name: "watchdog broken",
+        form: "break watchdog NODE",
+        span: Span::Passing,
+        range: (0, 0),
+        weight: 1,
+        begin: |w, hit| {
+            w.nodes[hit.node].watchdog.broken += 1;
+            w.tell_watchdog(hit.node);
+        },
+        end: |w, hit| {
+            let device = &mut w.nodes[hit.node].watchdog;
+            device.broken = device.broken.saturating_sub(1);
+            w.tell_watchdog(hit.node);
+        },
+    },
+    FaultKind {
         name: "fence killed",
         form: "kill fence NODE",
         span: Span::Instant,
@@ -97,8 +113,10 @@ pub(super) const KINDS: &[FaultKind] = &[
             if w.nodes[hit.node].fence.is_none() {
                 return;
             }
-            // The parent-death signal stops PostgreSQL; a new fence knows nothing.
-            w.nodes[hit.node].fence = Some(FenceOrder::StandbyOnly);
+            // The parent-death signal stops PostgreSQL. The daemon starts a new fence, which knows nothing.
+            let node = &mut w.nodes[hit.node];
+            node.fence = node.agent.is_some().then_some(FenceOrder::StandbyOnly);
+            node.fired = false;
             w.crash_postgres(hit.node);
             w.send(hit.node, Event::FenceLost);
         },

@@ -2,7 +2,7 @@
 
 use pgha_core::settings::Settings;
 
-use super::{l4_sync_restored, l5_commits_unblock, s04_no_acknowledged_commit_lost as s04, s05_sync_key as s05};
+use super::{l04_sync_restored, l05_commits_unblock, s04_no_acknowledged_commit_lost as s04, s05_sync_key as s05};
 use super::{s06_eligibility, s07_bounded_loss, s13_slots, s15_clean_hand_over as s15, s18_sync_names};
 use crate::postgres::{Point, Slot};
 use crate::world::World;
@@ -96,7 +96,7 @@ impl World {
     /// After calm.
     pub(super) fn check_data_progress(&mut self) {
         self.found(s13_slots::check_progress(self));
-        self.found(l4_sync_restored::check(self));
-        self.found(l5_commits_unblock::check(self));
+        self.found(l04_sync_restored::check(self));
+        self.found(l05_commits_unblock::check(self));
     }
 }

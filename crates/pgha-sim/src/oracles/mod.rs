@@ -4,9 +4,15 @@
 //! Safety is looked at after every event, progress after the calm that follows the faults.
 
 mod hooks;
-mod l1_leader;
-mod l4_sync_restored;
-mod l5_commits_unblock;
+mod l01_leader;
+mod l02_no_needless_failover;
+mod l03_named_end;
+mod l04_sync_restored;
+mod l05_commits_unblock;
+mod l06_commands_end;
+mod l07_views_agree;
+#[cfg(test)]
+mod planted_violations;
 mod s01_one_valid_writer;
 mod s02_self_fencing;
 mod s03_promotion_proof;
@@ -14,14 +20,21 @@ mod s04_no_acknowledged_commit_lost;
 mod s05_sync_key;
 mod s06_eligibility;
 mod s07_bounded_loss;
+mod s08_timelines;
+mod s09_last_copy;
+mod s10_no_bootstrap_over_data;
 mod s11_truthful_endpoints;
+mod s12_watchdog;
 mod s13_slots;
+mod s14_pause;
 mod s15_clean_hand_over;
 mod s16_books_match;
+mod s17_repairable;
 mod s18_sync_names;
 mod seen;
 #[cfg(test)]
 mod tests;
+mod watch;
 
 use crate::etcd::Time;
 use crate::postgres::History;
@@ -35,11 +48,12 @@ const SAFETY: &[Check] = &[
     s01_one_valid_writer::check,
     s02_self_fencing::check,
     s11_truthful_endpoints::check,
+    s12_watchdog::check,
     s16_books_match::check,
 ];
 
 /// Looked at when the calm phase has ended.
-const PROGRESS: &[Check] = &[l1_leader::check];
+const PROGRESS: &[Check] = &[l01_leader::check];
 
 /// What oracles remember from one event to the next, one field per oracle that needs it.
 #[derive(Clone, Debug, Default)]
@@ -56,6 +70,8 @@ pub struct Oracles {
     slots_changed: Time,
     /// A hand-over under way (S15).
     handing_over: Option<s15_clean_hand_over::HandingOver>,
+    /// Leadership, jobs and operators.
+    watch: watch::Watch,
 }
 
 impl Oracles {
@@ -77,6 +93,7 @@ impl World {
             }
         }
         self.check_store();
+        self.watch();
     }
 
     /// Demands progress.
@@ -87,6 +104,7 @@ impl World {
             }
         }
         self.check_data_progress();
+        self.check_course();
     }
 
     /// Looks at a promotion that begins.

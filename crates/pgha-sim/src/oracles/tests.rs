@@ -215,7 +215,7 @@ fn s15_sees_a_switchover_that_left_the_last_record_behind() {
         hand_key_to(&mut world, standby);
         world.became_primary(standby);
         assert_eq!(broken(&world, "S15"), lost, "{:?}", world.violations);
-        assert!(world.counters.contains_key("switchover done"));
+        assert!(world.counters.get("switchover done") > 0);
     }
 }
 

@@ -149,7 +149,8 @@ impl fmt::Display for Target {
 }
 
 impl PlannedFault {
-    fn names_beyond(&self, nodes: usize) -> bool {
+    /// Does it name a node that a cluster of so many does not have?
+    pub(crate) fn names_beyond(&self, nodes: usize) -> bool {
         let beyond = |t: Option<Target>| matches!(t, Some(Target::Node(i)) if i >= nodes);
         beyond(self.node) || beyond(self.other)
     }
