@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use pgha_core::job::{DivergenceFacts, JobFailure, JobOutcome, Upstream};
 use pgha_core::pg::{ControlState, SqlRole};
-use pgha_core::units::{Lsn, Timeline};
-use pgha_postgres::{Error, HistoryEntry, RewindOutcome, RewindRequest};
+use pgha_core::units::Timeline;
+use pgha_postgres::{Error, RewindOutcome, RewindRequest};
 use pgha_wire::pgconf::guc::command_line;
 use pgha_wire::pgconf::options::Tool;
 
@@ -193,9 +193,4 @@ fn not_checkpointed(source: &Upstream, now: Timeline, checkpoint: Timeline) -> J
         source.name
     );
     failed(JobFailure::SourceNotReady, reason)
-}
-
-/// Which timelines ended where.
-fn points(history: Vec<HistoryEntry>) -> Vec<(Timeline, Lsn)> {
-    history.into_iter().map(|e| (e.timeline, e.switchpoint)).collect()
 }
