@@ -11,11 +11,8 @@ pub(super) const KINDS: &[FaultKind] = &[
     passing("slow fsync", "delay fsync of NODE by TIME"),
     passing("archive_command hangs", "hang archive of NODE"),
     passing("table locked", "lock catalog of NODE"),
-    instant("PostgreSQL restarted", "restart postgres NODE"),
     instant("agents restarted", "restart agents"),
     instant("everything restarted", "restart everything"),
-    passing("maintenance mode", "pause cluster"),
-    instant("new copy asked for", "reinitialize NODE"),
 ];
 
 const fn instant(name: &'static str, form: &'static str) -> FaultKind {
