@@ -64,10 +64,27 @@ impl Etcd {
             let mut etcd = Etcd::configure(count, args, scheme);
             etcd.members.iter_mut().for_each(Member::spawn);
             if etcd.members.iter_mut().all(Member::wait_ready) {
+                etcd.wait_published();
                 return etcd;
             }
         }
         panic!("etcd did not start; is it installed?");
+    }
+
+    /// A member that takes connections may not have told the others its addresses yet, and is in no list until then.
+    fn wait_published(&self) {
+        let [first, _, ..] = self.members.as_slice() else {
+            return;
+        };
+        for _ in 0..READY_POLLS {
+            let list = first.try_ctl(&["member", "list"]);
+            let list = String::from_utf8_lossy(&list.stdout).into_owned();
+            if list.lines().filter(|line| line.contains(", started, ")).count() == self.members.len() {
+                return;
+            }
+            std::thread::sleep(POLL);
+        }
+        panic!("not every member of etcd has published its addresses");
     }
 
     fn configure(count: usize, args: &[&str], scheme: &str) -> Etcd {
