@@ -62,32 +62,35 @@ pub enum Active {
     Paused,
 }
 
+/// Who leads, or led last: in the middle of a hand-over the key is nobody's for a moment.
+#[derive(Debug, Default)]
+pub struct Led(Option<usize>);
+
 /// Which node a target means now.
-async fn resolve(cluster: &Cluster, target: Option<Target>) -> Result<usize> {
-    let leader = async || {
-        let name = cluster.leader_key().await?.context("nobody leads")?;
+async fn resolve(cluster: &Cluster, target: Option<Target>, led: &mut Led) -> Result<usize> {
+    if let Some(Target::Node(number)) = target {
+        return Ok(number);
+    }
+    if let Some(name) = cluster.leader_key().await? {
         let found = cluster.nodes.iter().position(|node| node.name == name);
-        found.with_context(|| format!("the leader {name} is no node"))
-    };
+        led.0 = Some(found.with_context(|| format!("the leader {name} is no node"))?);
+    }
+    let leader = led.0.context("nobody leads")?;
     match target {
-        Some(Target::Node(number)) => Ok(number),
-        Some(Target::Standby) => {
-            let leader = leader().await?;
-            cluster
-                .others(leader)
-                .first()
-                .copied()
-                .context("there is one node only")
-        }
-        Some(Target::Leader) | None => leader().await,
+        Some(Target::Standby) => cluster
+            .others(leader)
+            .first()
+            .copied()
+            .context("there is one node only"),
+        Some(Target::Leader | Target::Node(_)) | None => Ok(leader),
     }
 }
 
 /// Begins a fault.
-pub async fn begin(cluster: &mut Cluster, fault: &PlannedFault) -> Result<Active> {
+pub async fn begin(cluster: &mut Cluster, fault: &PlannedFault, led: &mut Led) -> Result<Active> {
     let node = match fault.node {
         None => 0,
-        target => resolve(cluster, target).await?,
+        target => resolve(cluster, target, led).await?,
     };
     let number = usize::try_from(fault.number.unwrap_or(0)).unwrap_or(0);
     // Members of etcd are counted from 1 in files.
@@ -102,7 +105,7 @@ pub async fn begin(cluster: &mut Cluster, fault: &PlannedFault) -> Result<Active
             drop_packets(cluster, node, &peers(cluster, node), both, port)
         }
         form @ ("cut NODE from node OTHER" | "deafen NODE to node OTHER") => {
-            let other = resolve(cluster, fault.other).await?;
+            let other = resolve(cluster, fault.other, led).await?;
             let ways = if form.starts_with("cut") { both } else { &[Way::In] };
             drop_packets(cluster, node, &[*cluster.node(other)?.postgres.ip()], ways, None)
         }
@@ -190,7 +193,7 @@ pub async fn begin(cluster: &mut Cluster, fault: &PlannedFault) -> Result<Active
                 .await?;
             Ok(Active::Locked(sql))
         }
-        "switchover to NODE" => switchover(cluster, node).await,
+        "switchover to NODE" => switchover(cluster, node, led).await,
         "restart postgres NODE" => order(cluster, node, "/restart").await,
         "reinitialize NODE" => order(cluster, node, "/reinitialize").await,
         "pause cluster" => {
@@ -198,7 +201,7 @@ pub async fn begin(cluster: &mut Cluster, fault: &PlannedFault) -> Result<Active
             Ok(Active::Paused)
         }
         "restart agents" => restart_agents(cluster).await,
-        "restart everything" => restart_everything(cluster).await,
+        "restart everything" => restart_everything(cluster, led).await,
         other => bail!("nobody has taught the rig to `{other}`"),
     }
 }
@@ -359,8 +362,8 @@ fn delay_fsync(node: &Node, ms: usize) -> Result<Active> {
 
 // ---- what an operator does ----
 
-async fn switchover(cluster: &Cluster, candidate: usize) -> Result<Active> {
-    let leader = resolve(cluster, None).await?;
+async fn switchover(cluster: &Cluster, candidate: usize, led: &mut Led) -> Result<Active> {
+    let leader = resolve(cluster, None, led).await?;
     if leader == candidate {
         return Ok(Active::Over);
     }
@@ -385,7 +388,7 @@ async fn order(cluster: &Cluster, node: usize, path: &str) -> Result<Active> {
 
 async fn set_pause(cluster: &Cluster, value: Value) -> Result<()> {
     let patch = json!({"pause": value});
-    let node = cluster.node(resolve(cluster, None).await.unwrap_or(0))?;
+    let node = cluster.node(resolve(cluster, None, &mut Led::default()).await.unwrap_or(0))?;
     let answer = http::request(node.rest, Method::PATCH, "/config", Some(&patch), ORDER_LIMIT).await?;
     ensure!(
         answer.status.is_success(),
@@ -411,9 +414,9 @@ async fn restart_agents(cluster: &mut Cluster) -> Result<Active> {
 }
 
 /// Everything is stopped, the leader first, and started in the same order.
-async fn restart_everything(cluster: &mut Cluster) -> Result<Active> {
+async fn restart_everything(cluster: &mut Cluster, led: &mut Led) -> Result<Active> {
     // etcd may be away too; then it does not matter who led.
-    let leader = resolve(cluster, None).await.unwrap_or(0);
+    let leader = resolve(cluster, None, led).await.unwrap_or(0);
     let order: Vec<usize> = std::iter::once(leader).chain(cluster.others(leader)).collect();
     for number in order.iter().rev() {
         cluster.node_mut(*number)?.kill_node()?;

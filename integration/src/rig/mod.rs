@@ -29,7 +29,7 @@ use crate::netns;
 use crate::probe::WritabilityProbe;
 use crate::programs::repository;
 use crate::workload::{Target, Workload};
-use inject::Active;
+use inject::{Active, Led};
 use rest_probe::RestProbe;
 
 /// Members of etcd.
@@ -174,13 +174,16 @@ impl Scenario {
             calendar.insert((fault.at - first, number), Step::Begin);
         }
         let mut active: BTreeMap<usize, Active> = BTreeMap::new();
+        let mut led = Led::default();
         while let Some(((at, number), step)) = calendar.pop_first() {
             let due = start + Duration::from_nanos(at);
             tokio::time::sleep(due.saturating_sub(boottime::now())).await;
             let fault = self.plan.faults.get(number).context("the calendar knows the plan")?;
             match step {
                 Step::Begin => {
-                    let begun = inject::begin(cluster, fault).await.with_context(|| fault.to_string())?;
+                    let begun = inject::begin(cluster, fault, &mut led)
+                        .await
+                        .with_context(|| fault.to_string())?;
                     active.insert(number, begun);
                     if let (Lasts::For(time), true) = (fault.lasts, fault.kind.span != Span::Instant) {
                         calendar.insert((at + time, number), Step::End);
