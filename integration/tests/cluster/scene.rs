@@ -30,7 +30,11 @@ pub struct Scene {
 impl Scene {
     /// Starts the cluster, lets the client write some rows.
     pub async fn start(spec: ClusterSpec) -> Result<Self> {
-        let cluster = spec.start().await?;
+        Self::watch(spec.start().await?).await
+    }
+
+    /// The same with a cluster that runs and takes commits.
+    pub async fn watch(cluster: Cluster) -> Result<Self> {
         let first = cluster.wait_whole(BOOT_LIMIT).await?;
         let probe = WritabilityProbe::start(&cluster).await?;
         let workload = Workload::start(&cluster, Target::Nodes(cluster.postgres_addrs()), PAUSE).await?;

@@ -19,11 +19,11 @@ use crate::scene::{FAILOVER_LIMIT, Scene};
 /// Limit until `/sync` names who is there.
 const SYNC_LIMIT: Duration = Duration::from_secs(30);
 
-/// A scene in which `/sync` names so many standbys before anything happens.
+/// A scene in which `/sync` names so many standbys before anything happens: until then commits may wait.
 async fn start(scope: &str, mode: Value, standbys: usize) -> Result<Scene> {
-    let scene = Scene::start(ClusterSpec::new(scope).dcs(mode)).await?;
-    wait_standbys(&scene.cluster, standbys).await?;
-    Ok(scene)
+    let cluster = ClusterSpec::new(scope).dcs(mode).start().await?;
+    wait_standbys(&cluster, standbys).await?;
+    Scene::watch(cluster).await
 }
 
 /// The standbys that `/sync` names.
