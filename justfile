@@ -25,7 +25,7 @@ demo *ARGS:
     target/release/pgha-demo {{ ARGS }}
 
 # Everything: lint, unit tests, the simulator, real clusters.
-test: lint build-agents sim
+test: lint build-agents sim planted
     {{ runner }} --workspace
     @{{ just_executable() }} not-checked
 

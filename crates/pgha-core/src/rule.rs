@@ -206,6 +206,9 @@ rules! {
     RaceStandbyCluster = 878,
     /// The key carries our name on another lease (the daemon was restarted): taken over.
     RaceTakeOverOwnKey = 880,
+    /// The same, but PostgreSQL is no primary here and a peer is one, or is on a newer timeline: an etcd that was restored
+    /// from a snapshot tells of a leadership of long ago. The key ends with its lease.
+    RaceOwnKeyOvertaken = 882,
 
     /// Prove leadership: keepalive, then the guarded write.
     LeadHoldLeaderKey = 900,

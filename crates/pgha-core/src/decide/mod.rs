@@ -27,6 +27,7 @@ pub(crate) use lead::restart_refusal;
 use crate::cluster::{ClusterView, DcsView};
 use crate::commit::FailoverValue;
 use crate::job::{Job, StopMode, Upstream};
+use crate::peer::PeerStatus;
 use crate::pg::{DataDir, Postmaster, PostmasterPhase, SqlView};
 use crate::race;
 use crate::rule::Rule;
@@ -176,10 +177,31 @@ fn take_over_own_key(v: &View, c: &ClusterView) -> Option<Decision> {
     if leader.name != v.me.name || v.holds_leader_key() || v.memory.cycle.refuted || v.memory.cycle.dcs_silent {
         return None;
     }
+    if !v.pg.says_primary()
+        && let Some(decision) = own_key_overtaken(v, c)
+    {
+        return Some(decision);
+    }
     Some(act(
         Rule::RaceTakeOverOwnKey,
         Action::TakeOverOwnKey,
         "the leader key carries my name on another lease",
+    ))
+}
+
+/// Has somebody led since? Only the peers can tell when etcd was restored from a snapshot in which this node led.
+fn own_key_overtaken(v: &View, c: &ClusterView) -> Option<Decision> {
+    let because = "the leader key carries my name and PostgreSQL is no primary here: has somebody led since?";
+    if let Some(ask) = ask_once(v, Rule::RaceAskPeers, race::askable_or_known(v, c), because) {
+        return Some(ask);
+    }
+    let mine = race::my_timeline(v).or_else(|| v.pg.control().map(|control| control.checkpoint_timeline));
+    let led_since = |peer: &PeerStatus| peer.in_recovery == Some(false) || peer.timeline > mine;
+    let (name, _) = race::answers(v).find(|(_, peer)| led_since(peer))?;
+    Some(soon(
+        v,
+        Rule::RaceOwnKeyOvertaken,
+        format!("the leader key carries my name, but {name} has led since: leaving the key to its lease"),
     ))
 }
 
