@@ -3,6 +3,7 @@
 use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
 use alloc::string::String;
+use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use crate::settings::Settings;
@@ -36,8 +37,8 @@ pub struct ClusterView {
     pub config: Option<ConfigKey>,
     /// `/leader`.
     pub leader: Option<LeaderKey>,
-    /// `/members/*`, by name.
-    pub members: BTreeMap<MemberName, Member>,
+    /// `/members/*`, by name. Shared between views, as few of them change from one read to the next.
+    pub members: BTreeMap<MemberName, Arc<Member>>,
     /// `/failover`; `None` when missing, empty or `{}`.
     pub failover: Option<FailoverKey>,
     /// `/history`.

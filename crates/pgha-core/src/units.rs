@@ -1,6 +1,6 @@
 //! Newtypes for what is easily confused: points in time, WAL positions, timelines, etcd revisions, names.
 
-use alloc::string::{String, ToString};
+use alloc::sync::Arc;
 use core::fmt;
 use core::time::Duration;
 
@@ -94,13 +94,14 @@ pub struct Revision(pub i64);
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct LeaseId(pub i64);
 
-/// The name of a member: `name` in the YAML, the last part of its member key, its `application_name`.
+/// The name of a member: `name` in the YAML, the last part of its member key, its `application_name`. Names are copied far
+/// more often than made.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub struct MemberName(String);
+pub struct MemberName(Arc<str>);
 
 impl MemberName {
     /// Takes any text: names come from etcd and are compared, never trusted.
-    pub fn new(name: impl Into<String>) -> MemberName {
+    pub fn new(name: impl Into<Arc<str>>) -> MemberName {
         MemberName(name.into())
     }
     /// The text of the name.
@@ -111,7 +112,7 @@ impl MemberName {
 
 impl From<&str> for MemberName {
     fn from(name: &str) -> MemberName {
-        MemberName(name.to_string())
+        MemberName(name.into())
     }
 }
 

@@ -6,6 +6,7 @@
 )]
 
 pub mod bench;
+mod calendar;
 pub mod campaign;
 mod client;
 pub mod clients;

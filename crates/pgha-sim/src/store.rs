@@ -8,19 +8,18 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use pgha_core::cluster::ClusterView;
-use pgha_core::commit::{Commit, CommitOutcome, Key};
+use pgha_core::commit::{Commit, CommitOutcome};
 use pgha_core::event::{Event, KeepAnswer, OpId};
 use pgha_core::horizon::{Freshness, Header, Regression};
 use pgha_core::roster::{MAX_PAUSE, SHORTEST_REST};
 use pgha_core::units::{LeaseId, Revision};
-use pgha_wire::cluster::parse_cluster;
+use pgha_wire::cluster::{parse_cluster, parse_keys};
 use pgha_wire::commit::{MemberIdentity, render_txn};
-use pgha_wire::keys;
 use pgha_wire::meaning::Meaning;
 
 use crate::client::{Client, Wish, url};
 use crate::etcd::{Asked, Reply, Said, Time, understood};
-use crate::world::{BASE, Happening, MS, SEC, World};
+use crate::world::{BASE, Happening, LEADER_KEY, MS, PREFIX, SEC, World};
 
 /// How far back a stale read looks at most.
 const STALE_BY: Time = 5 * SEC;
@@ -465,35 +464,34 @@ impl World {
         self.nodes[i].client = Client::new(token, dice);
     }
 
-    /// The cluster as etcd has it.
-    pub fn read_cluster(&self) -> ClusterView {
-        parse_cluster(BASE, &self.etcd.read(&keys::prefix(BASE)))
+    /// The cluster as etcd has it. It is parsed once per revision, however many read it.
+    pub fn read_cluster(&self) -> Rc<ClusterView> {
+        let mut parsed = self.parsed.borrow_mut();
+        let (generation, revision) = (self.etcd.generation(), Revision(self.etcd.revision()));
+        if parsed.0 != generation {
+            *parsed = (generation, Rc::default());
+        }
+        if parsed.1.revision != revision {
+            let keys = self.etcd.keys_below(PREFIX);
+            parsed.1 = Rc::new(parse_keys(BASE, revision, keys, &parsed.1));
+        }
+        Rc::clone(&parsed.1)
     }
 
-    /// The state at a revision; the present one is parsed once, however many read it.
-    fn view_at(&mut self, revision: i64) -> Rc<ClusterView> {
-        if revision != self.etcd.revision() {
-            let prefix = keys::prefix(BASE);
-            let snapshot = self.etcd.read_at(&prefix, revision);
-            return Rc::new(parse_cluster(
-                BASE,
-                &snapshot.unwrap_or_else(|_| self.etcd.read(&prefix)),
-            ));
+    /// The state at a revision.
+    fn view_at(&self, revision: i64) -> Rc<ClusterView> {
+        if revision == self.etcd.revision() {
+            return self.read_cluster();
         }
-        let place = (self.etcd.generation(), revision);
-        match &self.parsed {
-            Some((of, view)) if *of == place => Rc::clone(view),
-            _ => {
-                let view = Rc::new(self.read_cluster());
-                self.parsed = Some((place, Rc::clone(&view)));
-                view
-            }
+        match self.etcd.read_at(PREFIX, revision) {
+            Ok(snapshot) => Rc::new(parse_cluster(BASE, &snapshot)),
+            Err(_) => self.read_cluster(),
         }
     }
 
     /// Who holds the leader key in etcd.
     pub fn leader(&self) -> Option<usize> {
-        let kv = self.etcd.get(&keys::full_key(BASE, &Key::Leader))?;
+        let kv = self.etcd.get(LEADER_KEY)?;
         self.nodes.iter().position(|n| n.name.as_str().as_bytes() == kv.value)
     }
 

@@ -4,8 +4,8 @@
 //! completion becomes an event for that node, unless its agent was killed meanwhile.
 
 use std::borrow::Cow;
-use std::cmp::Reverse;
-use std::collections::{BTreeMap, BinaryHeap};
+use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::hash::Hasher;
 use std::rc::Rc;
 use std::time::Duration;
@@ -18,6 +18,7 @@ use pgha_core::node::Node;
 use pgha_core::rule::Rule;
 use pgha_core::units::{MemberName, Mono, Now};
 
+use crate::calendar::Calendar;
 use crate::client::{Client, Wish};
 use crate::clients::Clients;
 use crate::clock::Clock;
@@ -43,6 +44,10 @@ pub const SUPERVISOR: Time = 5 * SEC;
 const TICK: Time = 500 * MS;
 /// Prefix of the simulated scope.
 pub const BASE: &str = "/service/sim";
+/// Prefix of its keys.
+pub(crate) const PREFIX: &str = "/service/sim/";
+/// Its leader key.
+pub(crate) const LEADER_KEY: &str = "/service/sim/leader";
 
 /// One machine.
 pub struct SimNode {
@@ -185,17 +190,15 @@ pub(crate) enum Happening {
 pub struct World {
     /// Now.
     pub now: Time,
-    heap: BinaryHeap<Reverse<(Time, u64)>>,
-    happenings: BTreeMap<u64, Happening>,
-    sequence: u64,
+    calendar: Calendar<Happening>,
     /// The store.
     pub etcd: SimEtcd,
     /// Faults that keep all of etcd away.
     pub etcd_down: u32,
     /// The machines.
     pub nodes: Vec<SimNode>,
-    /// Generation and revision of the store that was parsed last, and what came of it.
-    pub(crate) parsed: Option<((u32, i64), Rc<ClusterView>)>,
+    /// Generation of the store that was parsed last, and what came of it.
+    pub(crate) parsed: RefCell<(u32, Rc<ClusterView>)>,
     /// What is run.
     pub plan: Plan,
     /// Which packets arrive.
@@ -231,14 +234,12 @@ impl World {
         let seed = plan.seed;
         let mut world = World {
             now: 0,
-            heap: BinaryHeap::new(),
-            happenings: BTreeMap::new(),
-            sequence: 0,
+            calendar: Calendar::new(),
             etcd: SimEtcd::new(),
             etcd_down: 0,
             oracles: Oracles::new(&nodes),
             nodes,
-            parsed: None,
+            parsed: RefCell::default(),
             plan,
             links: Links::default(),
             replication: Links::default(),
@@ -267,20 +268,13 @@ impl World {
 
     /// Puts something on the calendar.
     pub(crate) fn at(&mut self, time: Time, what: Happening) {
-        self.sequence += 1;
-        self.heap.push(Reverse((time, self.sequence)));
-        self.happenings.insert(self.sequence, what);
+        self.calendar.add(time, what);
     }
 
     /// Lets the next thing happen; `None` when nothing is left before `until`.
     pub fn step(&mut self, until: Time) -> Option<()> {
-        let Reverse((time, _)) = self.heap.peek()?;
-        if *time > until {
-            return None;
-        }
-        let Reverse((time, sequence)) = self.heap.pop()?;
+        let (time, sequence, what) = self.calendar.next(until)?;
         self.now = time;
-        let what = self.happenings.remove(&sequence)?;
         self.trace_hash.kind(&what, [time, sequence]);
         self.happen(what);
         Some(())

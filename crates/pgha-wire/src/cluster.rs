@@ -9,12 +9,13 @@
 mod member;
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use pgha_core::cluster::{
     ClusterView, ConfigKey, FailoverKey, HistoryKey, HistoryLine, Initialize, LeaderKey, StatusKey, SyncKey,
 };
 use pgha_core::commit::Key;
-use pgha_core::units::{Lsn, MemberName, SystemId, Timeline};
+use pgha_core::units::{Lsn, MemberName, Revision, SystemId, Timeline};
 use serde_json::{Map, Value};
 
 use crate::isotime::parse_iso;
@@ -37,13 +38,24 @@ type Reason = String;
 
 /// Reads all keys of the scope at `base` (see [`keys::base_path`]) out of one snapshot of its prefix.
 pub fn parse_cluster(base: &str, snapshot: &Snapshot) -> ClusterView {
+    parse_keys(base, snapshot.revision, &snapshot.keys, &ClusterView::default())
+}
+
+/// As [`parse_cluster`], for whoever reads one etcd again and again: members and `/config` that were not written since
+/// `known` are taken from there. `known` must come from the same etcd, of which no snapshot was restored in between.
+pub fn parse_keys<'a>(
+    base: &str,
+    revision: Revision,
+    keys: impl IntoIterator<Item = &'a KeyValue>,
+    known: &ClusterView,
+) -> ClusterView {
     let mut view = ClusterView {
-        revision: snapshot.revision,
+        revision,
         ..ClusterView::default()
     };
     let mut has_status = false;
     let mut old_optime = None;
-    for kv in &snapshot.keys {
+    for kv in keys {
         if keys::relative(base, &kv.key) == Some(OPTIME_LEADER) {
             old_optime = Some(kv);
             continue;
@@ -52,7 +64,7 @@ pub fn parse_cluster(base: &str, snapshot: &Snapshot) -> ClusterView {
             continue;
         };
         has_status |= key == Key::Status;
-        if let Err(reason) = read_key(&mut view, key, kv) {
+        if let Err(reason) = read_key(&mut view, key, kv, known) {
             view.unreadable.push((kv.key.clone(), reason));
         }
     }
@@ -65,7 +77,7 @@ pub fn parse_cluster(base: &str, snapshot: &Snapshot) -> ClusterView {
     view
 }
 
-fn read_key(view: &mut ClusterView, key: Key, kv: &KeyValue) -> Result<(), Reason> {
+fn read_key(view: &mut ClusterView, key: Key, kv: &KeyValue, known: &ClusterView) -> Result<(), Reason> {
     match key {
         Key::Leader => view.leader = Some(parse_leader(kv)?),
         Key::Member(name) => {
@@ -75,15 +87,22 @@ fn read_key(view: &mut ClusterView, key: Key, kv: &KeyValue) -> Result<(), Reaso
             if name.as_str().len() > MAX_NAME_BYTES {
                 return Err(format!("the name is longer than {MAX_NAME_BYTES} bytes"));
             }
-            let text = text(kv, MAX_MEMBER_BYTES)?;
-            view.members.insert(name, member::parse_member(kv, text)?);
+            let unchanged = known.members.get(&name).filter(|m| m.mod_revision == kv.mod_revision);
+            let member = match unchanged {
+                Some(member) => Arc::clone(member),
+                None => Arc::new(member::parse_member(kv, text(kv, MAX_MEMBER_BYTES)?)?),
+            };
+            view.members.insert(name, member);
         }
         Key::Initialize => {
             // Not a missing key: a cluster may be behind it, so nobody may bootstrap over it.
             view.initialize = Initialize::Unreadable;
             view.initialize = parse_initialize(kv)?;
         }
-        Key::Config => view.config = Some(parse_config(kv)?),
+        Key::Config => {
+            let unchanged = known.config.as_ref().filter(|c| c.mod_revision == kv.mod_revision);
+            view.config = Some(unchanged.cloned().map_or_else(|| parse_config(kv), Ok)?);
+        }
         Key::Failover => view.failover = parse_failover(kv)?,
         Key::History => view.history = Some(parse_history(kv)?),
         Key::Status => view.status = Some(parse_status(kv)?),

@@ -1,5 +1,6 @@
 //! Who is to be synchronous: the members that stream from here and want to, best first.
 
+use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::cmp::Reverse;
 
@@ -84,7 +85,7 @@ struct Candidate<'a> {
 }
 
 fn eligible<'a>(f: &Facts<'a>) -> Vec<Candidate<'a>> {
-    let candidate = |(name, member): (&'a MemberName, &'a Member)| {
+    let candidate = |(name, member): (&'a MemberName, &'a Arc<Member>)| {
         let sender = f.pg.wal_senders.iter().find(|s| streams_to(s, name))?;
         let wants = *name != *f.me && member.state == MemberState::Running && member.tags.may_sync();
         let lsn = position(sender, &f.pg.synchronous_commit)?;

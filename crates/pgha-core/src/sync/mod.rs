@@ -28,6 +28,7 @@ pub mod proof;
 
 use alloc::collections::BTreeMap;
 use alloc::string::String;
+use alloc::sync::Arc;
 
 use crate::cluster::{Member, SyncKey};
 use crate::pg::{SqlFacts, SqlRole};
@@ -45,7 +46,7 @@ pub struct Facts<'a> {
     /// The mode.
     pub settings: &'a Settings,
     /// Member keys.
-    pub members: &'a BTreeMap<MemberName, Member>,
+    pub members: &'a BTreeMap<MemberName, Arc<Member>>,
     /// Wal senders and the text in force.
     pub pg: &'a SqlFacts,
     /// The primary's flush position.

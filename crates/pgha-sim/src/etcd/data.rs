@@ -74,6 +74,11 @@ impl Data {
         self.keys.get(key)
     }
 
+    /// All keys below a prefix, as they are kept.
+    pub fn keys_below<'a>(&'a self, prefix: &'a str) -> impl Iterator<Item = &'a KeyValue> {
+        below(&self.keys, prefix).map(|(_, stored)| &stored.kv)
+    }
+
     /// All keys below a prefix, now.
     pub fn range(&self, prefix: &str) -> Snapshot {
         snapshot(self.revision, below(&self.keys, prefix).map(|(_, stored)| stored))

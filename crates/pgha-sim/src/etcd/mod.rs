@@ -230,6 +230,11 @@ impl SimEtcd {
         self.data.range(prefix)
     }
 
+    /// All keys below a prefix, as they are kept.
+    pub fn keys_below<'a>(&'a self, prefix: &'a str) -> impl Iterator<Item = &'a KeyValue> {
+        self.data.keys_below(prefix)
+    }
+
     /// All keys below a prefix as they were at a revision.
     ///
     /// # Errors

@@ -242,7 +242,7 @@ impl World {
     /// Looks whether maintenance mode is on after all: an etcd that was restored may say so again, and one that was full has
     /// refused to be told otherwise.
     fn look_at_configuration(&mut self) {
-        if let Some(config) = self.read_cluster().config {
+        if let Some(config) = &self.read_cluster().config {
             self.operator.paused = config.text.contains(r#""pause":true"#);
         }
     }
@@ -269,11 +269,8 @@ impl World {
         for i in 0..self.nodes.len() {
             self.request(i, Request::CancelScheduledRestart);
         }
-        if self
-            .read_cluster()
-            .failover
-            .is_some_and(|wish| wish.scheduled_at.is_some())
-        {
+        let cluster = self.read_cluster();
+        if cluster.failover.as_ref().is_some_and(|w| w.scheduled_at.is_some()) {
             self.put_key(&Key::Failover, "{}".into());
         }
     }

@@ -13,7 +13,7 @@ pub(super) fn check(world: &World) -> Option<String> {
         return None;
     }
     let cluster = world.read_cluster();
-    if let Some(wish) = cluster.failover.filter(|w| w.scheduled_at.is_none()) {
+    if let Some(wish) = cluster.failover.as_ref().filter(|w| w.scheduled_at.is_none()) {
         return Some(format!("L6: /failover still asks for {:?}", wish.candidate));
     }
     let old = |(_, (_, at)): &(_, &(usize, u64))| world.now > at + PATIENCE;

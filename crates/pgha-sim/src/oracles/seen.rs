@@ -1,12 +1,12 @@
 //! What the oracles remember of etcd from one event to the next, so that an acquisition of the leader key can be judged by
 //! what stood there before it. Keys are parsed again only when they changed.
 
+use std::rc::Rc;
+
 use pgha_core::cluster::ClusterView;
 use pgha_core::commit::Key;
 use pgha_core::units::{Revision, Timeline};
-use pgha_wire::cluster::parse_cluster;
 use pgha_wire::keys;
-use pgha_wire::kv::Snapshot;
 
 use crate::world::{BASE, SimNode, World};
 
@@ -22,8 +22,8 @@ pub struct Seen {
     store: i64,
     generation: u32,
     revisions: [Revision; KEYS.len()],
-    /// The keys above, as they stand.
-    pub cluster: ClusterView,
+    /// The cluster when one of them changed last.
+    pub cluster: Rc<ClusterView>,
     /// By node: what it could have learnt when it asked its peers last.
     pub asked: Vec<Option<Asked>>,
 }
@@ -42,7 +42,7 @@ pub struct Acquisition {
     /// Who holds it now.
     pub node: usize,
     /// What stood in etcd before.
-    pub before: ClusterView,
+    pub before: Rc<ClusterView>,
     /// What the node could have learnt from its peers before.
     pub asked: Option<Asked>,
 }
@@ -55,7 +55,7 @@ impl Default for Seen {
             store: 0,
             generation: 0,
             revisions: [Revision(0); KEYS.len()],
-            cluster: ClusterView::default(),
+            cluster: Rc::default(),
             asked: Vec::new(),
         }
     }
@@ -88,9 +88,8 @@ impl World {
             return None;
         }
         seen.revisions = revisions;
-        let keys = seen.names.iter().filter_map(kept).cloned().collect();
-        let revision = Revision(revision);
-        let cluster = parse_cluster(BASE, &Snapshot { revision, keys });
+        let cluster = self.read_cluster();
+        let seen = &mut self.oracles.seen;
         let before = std::mem::replace(&mut seen.cluster, cluster);
         let token = |c: &ClusterView| c.leader.as_ref().map(|l| l.create_revision);
         // What a restored etcd says is no news: nobody took anything.
