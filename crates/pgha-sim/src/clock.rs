@@ -33,6 +33,9 @@ impl Clock {
 
     /// The boot clock.
     pub fn boot(&self, now: Time) -> Mono {
+        if self.drift_ppm == 0 && now >= self.since {
+            return Mono(self.boot.saturating_add(now - self.since));
+        }
         let passed = i128::from(now) - i128::from(self.since);
         let shown = i128::from(self.boot) + passed * (MILLION + i128::from(self.drift_ppm)) / MILLION;
         Mono(u64::try_from(shown).unwrap_or(0))
@@ -40,6 +43,9 @@ impl Clock {
 
     /// The first simulated time at which the boot clock shows at least `mono`.
     pub fn when(&self, mono: Mono) -> Time {
+        if self.drift_ppm == 0 && mono.0 >= self.boot {
+            return self.since.saturating_add(mono.0 - self.boot);
+        }
         let rate = MILLION + i128::from(self.drift_ppm);
         let wanted = (i128::from(mono.0) - i128::from(self.boot)) * MILLION;
         let passed = wanted.div_euclid(rate) + i128::from(wanted.rem_euclid(rate) != 0);

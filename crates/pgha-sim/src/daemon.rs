@@ -153,6 +153,7 @@ impl World {
                 self.note_decision(i);
             }
         }
+        self.check_books(i);
         for v in violations {
             let name = &self.nodes[i].name;
             self.violation(format!("{} refused on {name}: {}", v.invariant, v.what));

@@ -16,6 +16,10 @@ const CAMPAIGN: u64 = 1_000;
 /// Most failing seeds that are told one by one.
 const TOLD: usize = 10;
 
+/// Views of the cluster are made and dropped all the time.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 #[derive(Parser)]
 #[command(name = "pgha-sim", version, about = "Deterministic simulation of pgha clusters")]
 struct Cli {

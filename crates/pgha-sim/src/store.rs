@@ -242,7 +242,7 @@ impl World {
             reply = Reply::Answer(header, Said::Kept(true));
         }
         let state = match reply {
-            Reply::Answer(_, Said::State(revision)) => Some(self.view_at(revision)),
+            Reply::Answer(_, Said::State(revision)) => Some(self.cluster_at(revision).unwrap_or_else(|| self.read_cluster())),
             Reply::Answer(..) | Reply::Error(_) | Reply::NobodyThere => None,
             Reply::Silence => return,
         };
@@ -478,15 +478,13 @@ impl World {
         Rc::clone(&parsed.1)
     }
 
-    /// The state at a revision.
-    fn view_at(&self, revision: i64) -> Rc<ClusterView> {
+    /// The cluster at a revision; `None` when etcd does not know any more.
+    pub(crate) fn cluster_at(&self, revision: i64) -> Option<Rc<ClusterView>> {
         if revision == self.etcd.revision() {
-            return self.read_cluster();
+            return Some(self.read_cluster());
         }
-        match self.etcd.read_at(PREFIX, revision) {
-            Ok(snapshot) => Rc::new(parse_cluster(BASE, &snapshot)),
-            Err(_) => self.read_cluster(),
-        }
+        let snapshot = self.etcd.read_at(PREFIX, revision).ok()?;
+        Some(Rc::new(parse_cluster(BASE, &snapshot)))
     }
 
     /// Who holds the leader key in etcd.

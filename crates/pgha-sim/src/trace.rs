@@ -8,7 +8,8 @@ use std::fmt;
 use std::hash::{Hash, Hasher};
 use std::mem::discriminant;
 
-/// FNV-1a, 64 bits. A [`Hasher`], so that discriminants can be fed to it.
+/// FNV-1a on words of 64 bits, with a rotation for what stands in the high bits. A [`Hasher`], so that discriminants can be
+/// fed to it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct TraceHash(u64);
 
@@ -23,9 +24,17 @@ impl Hasher for TraceHash {
         self.0
     }
     fn write(&mut self, bytes: &[u8]) {
-        for byte in bytes {
-            self.0 = (self.0 ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3);
+        for chunk in bytes.chunks(8) {
+            let mut word = [0; 8];
+            word[..chunk.len()].copy_from_slice(chunk);
+            self.write_u64(u64::from_le_bytes(word));
         }
+    }
+    fn write_u64(&mut self, word: u64) {
+        self.0 = (self.0 ^ word).wrapping_mul(0x0000_0100_0000_01b3).rotate_left(29);
+    }
+    fn write_isize(&mut self, word: isize) {
+        self.write_u64(word as u64);
     }
 }
 
@@ -33,8 +42,7 @@ impl TraceHash {
     /// Takes in the kind of a value, and numbers that go with it.
     pub(crate) fn kind<T>(&mut self, of: &T, numbers: [u64; 2]) {
         discriminant(of).hash(self);
-        self.write(&numbers[0].to_le_bytes());
-        self.write(&numbers[1].to_le_bytes());
+        numbers.into_iter().for_each(|number| self.write_u64(number));
     }
 }
 

@@ -48,6 +48,8 @@ pub const BASE: &str = "/service/sim";
 pub(crate) const PREFIX: &str = "/service/sim/";
 /// Its leader key.
 pub(crate) const LEADER_KEY: &str = "/service/sim/leader";
+/// The key of its system identifier.
+pub(crate) const INITIALIZE_KEY: &str = "/service/sim/initialize";
 
 /// One machine.
 pub struct SimNode {

@@ -49,7 +49,6 @@ const SAFETY: &[Check] = &[
     s02_self_fencing::check,
     s11_truthful_endpoints::check,
     s12_watchdog::check,
-    s16_books_match::check,
 ];
 
 /// Looked at when the calm phase has ended.
@@ -105,6 +104,13 @@ impl World {
         }
         self.check_data_progress();
         self.check_course();
+    }
+
+    /// Looks at what a daemon believes after an event.
+    pub(crate) fn check_books(&mut self, i: usize) {
+        if let Some(text) = s16_books_match::check(self, i) {
+            self.violation(text);
+        }
     }
 
     /// Looks at a promotion that begins.

@@ -11,7 +11,7 @@ use pgha_wire::keys;
 use crate::world::{BASE, SimNode, World};
 
 /// Keys that oracles look into.
-const KEYS: [Key; 5] = [Key::Leader, Key::Status, Key::Sync, Key::Failover, Key::Config];
+const KEYS: [Key; 4] = [Key::Leader, Key::Sync, Key::Failover, Key::Config];
 
 /// The memory.
 #[derive(Clone, Debug)]
@@ -76,30 +76,26 @@ impl Seen {
 impl World {
     /// Looks at etcd again if anything was written. Tells of a new leader key.
     pub(super) fn see_store(&mut self) -> Option<Acquisition> {
-        let revision = self.etcd.revision();
         let seen = &mut self.oracles.seen;
-        if seen.store == revision {
+        let last = std::mem::replace(&mut seen.store, self.etcd.revision());
+        let kept = |name: &String| self.etcd.get(name).map_or(Revision(0), |kv| kv.mod_revision);
+        let revisions = std::array::from_fn(|k| kept(&seen.names[k]));
+        if std::mem::replace(&mut seen.revisions, revisions) == revisions {
             return None;
         }
-        seen.store = revision;
-        let kept = |name: &String| self.etcd.get(name);
-        let revisions = std::array::from_fn(|k| kept(&seen.names[k]).map_or(Revision(0), |kv| kv.mod_revision));
-        if revisions == seen.revisions {
-            return None;
-        }
-        seen.revisions = revisions;
-        let cluster = self.read_cluster();
-        let seen = &mut self.oracles.seen;
-        let before = std::mem::replace(&mut seen.cluster, cluster);
-        let token = |c: &ClusterView| c.leader.as_ref().map(|l| l.create_revision);
         // What a restored etcd says is no news: nobody took anything.
         let restored = std::mem::replace(&mut seen.generation, self.etcd.generation()) != self.etcd.generation();
-        let holder = seen.cluster.leader_name()?;
-        if token(&before) == token(&seen.cluster) || restored {
+        let cluster = self.read_cluster();
+        let seen = &mut self.oracles.seen;
+        let before = std::mem::replace(&mut seen.cluster, Rc::clone(&cluster));
+        let token = |c: &ClusterView| c.leader.as_ref().map(|l| l.create_revision);
+        if token(&before) == token(&cluster) || restored {
             return None;
         }
+        let holder = cluster.leader_name()?;
         let node = self.nodes.iter().position(|n| n.name == *holder)?;
         let asked = self.oracles.seen.asked.get_mut(node).and_then(Option::take);
+        let before = self.cluster_at(last).unwrap_or(before);
         Some(Acquisition { node, before, asked })
     }
 

@@ -12,13 +12,15 @@ use super::{
     s17_repairable as s17,
 };
 use crate::etcd::Time;
-use crate::world::World;
+use crate::world::{INITIALIZE_KEY, LEADER_KEY, World};
 
 /// What these oracles remember.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Watch {
     /// Store revision that was looked at last.
     looked_at: i64,
+    /// When the leader key and `/initialize` were written.
+    written: [Option<Revision>; 2],
     /// Create revision of the leader key seen last.
     key: Option<Revision>,
     /// The system identifier of the cluster, once somebody accepted writes.
@@ -51,6 +53,10 @@ impl World {
             return;
         }
         self.oracles.watch.looked_at = revision;
+        let written = [LEADER_KEY, INITIALIZE_KEY].map(|key| self.etcd.get(key).map(|kv| kv.mod_revision));
+        if std::mem::replace(&mut self.oracles.watch.written, written) == written {
+            return;
+        }
         let cluster = self.read_cluster();
         self.tell(s10::check_initialize(self, &cluster));
         let key = cluster.leader.as_ref().map(|l| l.create_revision);
