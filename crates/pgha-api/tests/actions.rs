@@ -90,7 +90,7 @@ fn members_are_let_in_when_the_list_includes_them() {
     rig.send("POST", "/reload", None).is(403, "Access is denied");
     let mut view = common::cluster();
     let pg2 = view.members.get_mut(&"pg2".into()).unwrap();
-    pg2.api_url = Some("http://localhost:8008/patroni".into());
+    std::sync::Arc::make_mut(pg2).api_url = Some("http://localhost:8008/patroni".into());
     let now = pgha_core::units::Now::default();
     rig.fake
         .board

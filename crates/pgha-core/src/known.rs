@@ -99,7 +99,7 @@ mod tests {
                 mod_revision: Default::default(),
                 lease: None,
             }),
-            members: members.iter().map(member).collect(),
+            members: members.iter().map(member).map(|(name, m)| (name, m.into())).collect(),
             ..ClusterView::default()
         }
     }

@@ -242,7 +242,9 @@ impl World {
             reply = Reply::Answer(header, Said::Kept(true));
         }
         let state = match reply {
-            Reply::Answer(_, Said::State(revision)) => Some(self.cluster_at(revision).unwrap_or_else(|| self.read_cluster())),
+            Reply::Answer(_, Said::State(revision)) => {
+                Some(self.cluster_at(revision).unwrap_or_else(|| self.read_cluster()))
+            }
             Reply::Answer(..) | Reply::Error(_) | Reply::NobodyThere => None,
             Reply::Silence => return,
         };

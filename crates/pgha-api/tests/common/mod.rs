@@ -96,7 +96,7 @@ pub fn cluster() -> ClusterView {
     };
     ClusterView {
         leader: Some(leader("pg1", 1)),
-        members: BTreeMap::from([("pg1".into(), member(1)), ("pg2".into(), member(2))]),
+        members: BTreeMap::from([("pg1".into(), member(1).into()), ("pg2".into(), member(2).into())]),
         config: Some(ConfigKey {
             mod_revision: Revision(5),
             text: r#"{"ttl":30,"postgresql":{"use_slots":true}}"#.into(),

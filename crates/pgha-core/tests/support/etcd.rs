@@ -138,7 +138,7 @@ fn member(w: &mut World, line: &mut Line) -> Result<(), String> {
         (m.conn_url, m.api_url) = (None, None);
     }
     set_tags(&mut m.tags, line)?;
-    w.cluster.members.insert(name, m);
+    w.cluster.members.insert(name, m.into());
     Ok(())
 }
 
@@ -370,10 +370,10 @@ pub fn apply(c: &mut ClusterView, settings: &Settings, change: &Change, revision
                 lsn: value.lsn,
                 timeline: value.timeline,
                 checkpoint_outstanding: value.checkpoint_outstanding,
-                tags: old.tags,
+                tags: old.tags.clone(),
                 ..Member::default()
             };
-            c.members.insert(name.clone(), member);
+            c.members.insert(name.clone(), member.into());
         }
         Change::PutInitialize { system_id, lease } => {
             c.initialize = match system_id {

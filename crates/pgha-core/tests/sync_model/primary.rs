@@ -1,6 +1,7 @@
 //! A primary with its processes, each with the configuration that it has read, its standbys, and the agent's step.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use pgha_core::cluster::{Member, MemberState, SyncKey};
@@ -259,11 +260,13 @@ impl State {
             synchronous_node_count: count,
             ..Settings::default()
         };
-        let running = Member {
+        let running = Arc::new(Member {
             state: MemberState::Running,
             ..Member::default()
-        };
-        let members = (0..self.standbys.len()).map(|i| (name(i), running.clone())).collect();
+        });
+        let members = (0..self.standbys.len())
+            .map(|i| (name(i), Arc::clone(&running)))
+            .collect();
         let key = self.key.as_ref().map(|c| SyncKey {
             mod_revision: Revision(1),
             leader: c.leader.clone(),
