@@ -61,6 +61,13 @@ impl Scene {
     /// Waits until the cluster is whole and the client writes, then settles the account. Returns the primary.
     pub async fn finish(self) -> Result<usize> {
         let primary = self.cluster.wait_whole(HEAL_LIMIT).await?;
+        self.account(primary).await?;
+        self.probe.check()?;
+        Ok(primary)
+    }
+
+    /// Waits until the client writes, holds it, and settles the account.
+    pub async fn account(&self, primary: usize) -> Result<()> {
         self.workload
             .wait_acked(ROWS_BEFORE, FAILOVER_LIMIT)
             .await
@@ -68,8 +75,6 @@ impl Scene {
         self.workload.hold().await?;
         self.workload
             .check_nothing_lost(self.cluster.node(primary)?.postgres)
-            .await?;
-        self.probe.check()?;
-        Ok(primary)
+            .await
     }
 }

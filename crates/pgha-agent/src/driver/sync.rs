@@ -16,6 +16,8 @@ use crate::clock;
 const RELOAD_LIMIT: Duration = Duration::from_secs(1);
 /// How often that is looked at.
 const POLL: Duration = Duration::from_millis(20);
+/// How long the message may take that makes the standbys answer.
+const MOVE_LIMIT: Duration = Duration::from_secs(1);
 /// How long a commit is watched.
 const PROBE_LIMIT: Duration = Duration::from_secs(2);
 
@@ -73,6 +75,12 @@ impl SyncErrand {
             }
         }
         tracing::info!("Assigning synchronous_standby_names to {text:?}");
+        if self.pg.says_primary()
+            && let Err(error) = instance.move_wal(MOVE_LIMIT).await
+        {
+            // The text is in force all the same; commits that wait go on with the next one that writes.
+            tracing::warn!(error = error.chain(), "the standbys were given nothing to answer");
+        }
         Ok(SyncOutcome::Done)
     }
 

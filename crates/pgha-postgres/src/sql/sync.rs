@@ -43,6 +43,18 @@ impl Instance {
         session.rows("ALTER SYSTEM RESET", SQL, limit).await.map(drop)
     }
 
+    /// Commits a message of no meaning that waits for nobody. A wal sender releases waiting commits when its standby
+    /// answers, and a standby that has nothing to receive answers once in `wal_receiver_status_interval` (10 s) only.
+    ///
+    /// # Errors
+    /// No connection, a refusal, or no answer within `limit`.
+    pub async fn move_wal(&self, limit: Duration) -> Result<(), Error> {
+        const SQL: &str = "SET synchronous_commit = local; \
+                           SELECT pg_catalog.pg_logical_emit_message(true, 'pgha', 'to be answered by the standbys')";
+        let session = Session::open(self.spec(), Purpose::Action, limit).await?;
+        session.rows("move WAL", SQL, limit).await.map(drop)
+    }
+
     /// Commits a message of no meaning with `synchronous_commit` on and watches what it does. A commit that is seen to
     /// wait is cancelled: it stays committed here, and nobody was told so.
     ///
