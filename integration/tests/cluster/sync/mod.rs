@@ -5,8 +5,10 @@
 //! the account of acknowledged rows is settled, and the time during which commits were blocked is printed. Faults that take
 //! hosts of their own (isolation, a frozen machine) are scenario files, `integration/faults/*s.txt` and `*q.txt`.
 
+mod changes;
 mod failover;
 mod race;
+mod restarts;
 
 use std::time::Duration;
 
