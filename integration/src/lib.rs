@@ -30,6 +30,7 @@ pub mod scratch;
 pub mod secrets;
 pub mod shared_memory;
 pub mod sql;
+pub mod sync_key;
 pub mod user;
 pub mod wait;
 pub mod workload;

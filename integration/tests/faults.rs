@@ -25,6 +25,11 @@ fn f01_a_leader_cut_from_etcd() {
 }
 
 #[test]
+fn f01q_a_leader_cut_from_everybody_but_its_clients_in_quorum_mode() {
+    run("F01q");
+}
+
+#[test]
 fn f02_a_leader_that_sees_one_isolated_member_of_etcd() {
     run("F02");
 }
@@ -52,6 +57,11 @@ fn f15_etcd_comes_back_empty() {
 #[test]
 fn f18_a_frozen_machine() {
     run("F18");
+}
+
+#[test]
+fn f18s_a_frozen_machine_in_synchronous_mode() {
+    run("F18s");
 }
 
 #[test]

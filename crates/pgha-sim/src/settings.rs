@@ -4,7 +4,8 @@
 
 use std::time::Duration;
 
-use pgha_core::settings::{Settings, SynchronousMode};
+use pgha_core::settings::Settings;
+pub use pgha_core::settings::SynchronousMode;
 use pgha_core::tags::Tags;
 use pgha_core::units::MemberName;
 use pgha_core::view::NodeSpec;

@@ -5,6 +5,9 @@
 //! end the faults are over and the cluster must be whole, nothing that was acknowledged may be missing, and no two nodes
 //! may ever have been primary at once, by what they accepted or by what they said.
 //!
+//! In a synchronous mode the agent alone decides what a commit waits for; in the asynchronous one PostgreSQL does, by a list
+//! that the rig gives it, so that the loss of one node never excuses a missing row.
+//!
 //! *Absent on purpose:* bounds in seconds. How long writes were blocked is printed, not judged: machines are noisy.
 
 mod cgroup;
@@ -21,6 +24,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use pgha_sim::faults::Span;
 use pgha_sim::plan::{Lasts, LeaderFate, Plan};
+use pgha_sim::settings::SynchronousMode;
 use serde_json::json;
 
 use crate::boottime;
@@ -28,6 +32,7 @@ use crate::cluster::{BOOT_LIMIT, Cluster, ClusterSpec};
 use crate::netns;
 use crate::probe::WritabilityProbe;
 use crate::programs::repository;
+use crate::sync_key::SyncKey;
 use crate::workload::{Target, Workload};
 use inject::{Active, Led};
 use rest_probe::RestProbe;
@@ -104,6 +109,7 @@ impl Scenario {
     async fn run_here(&self) -> Result<Report> {
         let mut cluster = self.cluster().await?;
         let first = cluster.wait_whole(BOOT_LIMIT).await?;
+        self.wait_synchronous(&cluster).await?;
         let probe = WritabilityProbe::start(&cluster).await?;
         let rest = RestProbe::start(&cluster);
         let workload = Workload::start(&cluster, Target::Nodes(cluster.postgres_addrs()), PAUSE).await?;
@@ -113,6 +119,7 @@ impl Scenario {
         let gone = self.inject(&mut cluster).await?;
         let left: BTreeSet<usize> = (0..cluster.nodes.len()).filter(|n| !gone.contains(n)).collect();
         let last = cluster.wait_whole_of(&left, HEAL_LIMIT).await?;
+        self.wait_synchronous(&cluster).await?;
         workload
             .wait_acked(ROWS, HEAL_LIMIT)
             .await
@@ -152,8 +159,15 @@ impl Scenario {
             )
             // A rewind whose source dies leaves a directory that only a person may give up, unless that is allowed.
             .local(json!({"postgresql": {"remove_data_directory_on_rewind_failure": true}}))
-            .own_hosts()
-            .quorum_commit();
+            .own_hosts();
+        spec = match settings.sync {
+            SynchronousMode::Off => spec.quorum_commit(),
+            SynchronousMode::On => spec.dcs(json!({"synchronous_mode": true})),
+            SynchronousMode::Quorum => spec.dcs(json!({"synchronous_mode": "quorum"})),
+        };
+        if settings.sync_strict {
+            spec = spec.dcs(json!({"synchronous_mode_strict": true}));
+        }
         if fault("hang archive of NODE") {
             let command = format!("while test -e {}; do sleep 0.2; done", inject::ARCHIVE_HANGS);
             spec = spec.dcs(json!({"postgresql": {"parameters": {"archive_mode": "on", "archive_command": command}}}));
@@ -162,6 +176,16 @@ impl Scenario {
             return spec.start_on_small_disks(SMALL_DISK).await;
         }
         spec.start().await
+    }
+
+    /// In a synchronous mode, waits until `/sync` names whom it shall name: until then commits may wait.
+    async fn wait_synchronous(&self, cluster: &Cluster) -> Result<()> {
+        let standbys = match self.plan.settings.sync {
+            SynchronousMode::Off => return Ok(()),
+            SynchronousMode::On => 1,
+            SynchronousMode::Quorum => cluster.nodes.len() - 1,
+        };
+        SyncKey::wait(cluster, standbys, HEAL_LIMIT).await.map(drop)
     }
 
     /// Does what the plan says at its times, then ends every fault but those that last for ever. Returns the nodes that

@@ -5,10 +5,11 @@ use hyper::Method;
 use pgha_integration::boottime;
 use pgha_integration::cluster::{Cluster, ClusterSpec};
 use pgha_integration::http;
+use pgha_integration::sync_key::SyncKey;
 use pgha_integration::wait::wait_for;
 use serde_json::{Value, json};
 
-use super::{SYNC_LIMIT, SyncKey, names, settle, start, tell};
+use super::{SYNC_LIMIT, names, settle, start, tell};
 use crate::scene::{FAILOVER_LIMIT, Scene};
 
 /// A mode, and what it looks like on three nodes once it is reached.

@@ -5,10 +5,11 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use pgha_integration::boottime;
 use pgha_integration::cluster::ClusterSpec;
+use pgha_integration::sync_key::SyncKey;
 use pgha_integration::wait::{holds_for, wait_for};
 use serde_json::json;
 
-use super::{SYNC_LIMIT, SyncKey, names, number_of, settle, start, tell, wait_standbys};
+use super::{SYNC_LIMIT, names, number_of, settle, start, tell, wait_standbys};
 use crate::scene::{FAILOVER_LIMIT, Scene};
 
 /// How long commits are watched that must not be acknowledged.

@@ -9,14 +9,14 @@ mod changes;
 mod failover;
 mod race;
 mod restarts;
+mod shown;
 
 use std::time::Duration;
 
 use anyhow::{Context, Result};
 use pgha_integration::cluster::{Cluster, ClusterSpec};
 use pgha_integration::node::Node;
-use pgha_integration::wait::wait_for;
-use serde_json::Value;
+use pgha_integration::sync_key::SyncKey;
 
 use crate::scene::{HEAL_LIMIT, Scene};
 
@@ -25,35 +25,6 @@ const SYNC_LIMIT: Duration = Duration::from_secs(30);
 /// Rows acknowledged shortly before a fault belong to its account.
 const LEAD: Duration = Duration::from_secs(1);
 
-/// What `/sync` says.
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct SyncKey {
-    leader: Option<String>,
-    quorum: u64,
-    standbys: Vec<String>,
-}
-
-impl SyncKey {
-    /// `None` when there is no such key.
-    async fn read(cluster: &Cluster) -> Result<Option<Self>> {
-        let Some(text) = cluster.etcd.get(&cluster.key("sync")).await? else {
-            return Ok(None);
-        };
-        let key: Value = serde_json::from_str(&text).with_context(|| text.clone())?;
-        let names = key["sync_standby"].as_str().unwrap_or_default();
-        Ok(Some(Self {
-            leader: key["leader"].as_str().map(str::to_owned),
-            quorum: key["quorum"].as_u64().with_context(|| text.clone())?,
-            standbys: names.split(',').filter(|n| !n.is_empty()).map(str::to_owned).collect(),
-        }))
-    }
-
-    /// Leader and standbys: one of them leads next.
-    fn has(&self, name: &str) -> bool {
-        self.leader.as_deref() == Some(name) || self.standbys.iter().any(|n| n == name)
-    }
-}
-
 /// A scene in which `/sync` names so many standbys before anything happens: until then commits may wait.
 async fn start(spec: ClusterSpec, standbys: usize) -> Result<Scene> {
     let cluster = spec.start().await?;
@@ -61,16 +32,8 @@ async fn start(spec: ClusterSpec, standbys: usize) -> Result<Scene> {
     Scene::watch(cluster).await
 }
 
-/// Waits until `/sync` is the leader's own and names so many standbys.
 async fn wait_standbys(cluster: &Cluster, count: usize) -> Result<SyncKey> {
-    let what = format!("/sync names {count} standbys");
-    wait_for(&what, SYNC_LIMIT, async || {
-        let key = SyncKey::read(cluster).await.ok()??;
-        let leads = key.leader.is_some() && key.leader == cluster.leader_key().await.ok()?;
-        (leads && key.standbys.len() == count).then_some(key)
-    })
-    .await
-    .with_context(|| cluster.log_tails())
+    SyncKey::wait(cluster, count, SYNC_LIMIT).await
 }
 
 /// A fault is over: the cluster becomes whole, `/sync` names so many standbys, and nothing acknowledged is missing.

@@ -9,10 +9,11 @@ use nix::unistd::Pid;
 use pgha_integration::cluster::ClusterSpec;
 use pgha_integration::http;
 use pgha_integration::node::Node;
+use pgha_integration::sync_key::SyncKey;
 use pgha_integration::wait::{holds_for, wait_for};
 use serde_json::json;
 
-use super::{SyncKey, wait_standbys};
+use super::wait_standbys;
 use crate::scene::FAILOVER_LIMIT;
 
 /// The checkpointer of a node, which alone raises the flag by which backends wait.

@@ -5,10 +5,11 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use pgha_integration::boottime;
 use pgha_integration::cluster::ClusterSpec;
+use pgha_integration::sync_key::SyncKey;
 use pgha_integration::wait::{holds_for, wait_for};
 use serde_json::json;
 
-use super::{SyncKey, number_of, settle, start, wait_standbys};
+use super::{number_of, settle, start, wait_standbys};
 use crate::scene::{FAILOVER_LIMIT, HEAL_LIMIT, Scene, TTL};
 
 /// Rows that a standby lacks before everything stops.
