@@ -172,4 +172,24 @@ pub struct DivergenceFacts {
     pub local_history: Vec<(Timeline, Lsn)>,
     /// The leader's timeline history, oldest first: (timeline, switchpoint at its end).
     pub leader_history: Vec<(Timeline, Lsn)>,
+    /// Was the local timeline begun by the very promotion that began the leader's timeline of that number? Told by the
+    /// first record of the timeline, which carries the time of the promotion. `None` when one of the two does not keep
+    /// that record any more, on timeline 1, and when the leader never had a timeline of that number.
+    pub same_promotion: Option<bool>,
+    /// Is the WAL that this server wants next still there?
+    pub next_wal: NextWal,
+}
+
+/// The WAL that a running standby wants next, as the leader keeps it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum NextWal {
+    /// Not asked, or no answer: the server is down, or busy with WAL that it has.
+    NotKnown,
+    /// The leader has it.
+    Kept,
+    /// The leader has removed it.
+    Gone {
+        /// There is a restore_command: an archive may bring it yet.
+        archive: bool,
+    },
 }

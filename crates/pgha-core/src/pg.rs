@@ -340,6 +340,13 @@ impl PgView {
     }
 }
 
+impl StandbyFacts {
+    /// Does a wal receiver stream?
+    pub fn is_streaming(&self) -> bool {
+        self.wal_receiver.as_ref().is_some_and(|r| r.status == "streaming")
+    }
+}
+
 impl SqlFacts {
     /// Position for elections: flush on a primary; the larger of received and replayed on a standby.
     pub fn lsn(&self) -> Option<Lsn> {

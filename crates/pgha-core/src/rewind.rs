@@ -1,12 +1,18 @@
-//! Has local WAL left the leader's history? The judgement on the facts that `Job::CheckDivergence` measured.
+//! Has local WAL left the leader's history, and can it go on from there? The judgement on the facts that
+//! `Job::CheckDivergence` measured.
 
-use crate::job::DivergenceFacts;
+use crate::job::{DivergenceFacts, NextWal};
 
 /// The judgement.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Verdict {
     /// Local WAL is a prefix of the leader's: it can follow.
     OnHistory,
+    /// It is such a prefix, but what follows is no longer at the leader.
+    WalGone {
+        /// An archive may bring it yet.
+        archive: bool,
+    },
     /// It is not.
     Diverged,
     /// The leader is in recovery itself: ask again later.
@@ -18,10 +24,18 @@ pub enum Verdict {
 /// Timelines are compared through the history, never as numbers alone: two nodes promoted independently may carry the
 /// same number (pg_auto_failover #683, Patroni #2787).
 pub fn judge(f: &DivergenceFacts) -> Verdict {
+    match (judge_history(f), f.next_wal) {
+        (Verdict::OnHistory, NextWal::Gone { archive }) => Verdict::WalGone { archive },
+        (verdict, NextWal::NotKnown | NextWal::Kept | NextWal::Gone { .. }) => verdict,
+    }
+}
+
+fn judge_history(f: &DivergenceFacts) -> Verdict {
     if f.leader_in_recovery {
         return Verdict::CannotTell;
     }
-    if histories_part(f) {
+    // Two promotions from the very same position: number and switchpoint are the same, the WAL behind it is not.
+    if histories_part(f) || f.same_promotion == Some(false) {
         return Verdict::Diverged;
     }
     if f.local_timeline == f.leader_timeline {
@@ -62,7 +76,7 @@ fn histories_part(f: &DivergenceFacts) -> bool {
 #[cfg(test)]
 mod tests {
     use super::{Verdict, judge};
-    use crate::job::DivergenceFacts;
+    use crate::job::{DivergenceFacts, NextWal};
     use crate::units::{Lsn, Timeline};
     use alloc::vec;
 
@@ -76,6 +90,8 @@ mod tests {
             leader_in_recovery: false,
             local_history: vec![],
             leader_history: vec![(Timeline(1), Lsn(100))],
+            same_promotion: None,
+            next_wal: NextWal::NotKnown,
         }
     }
 
@@ -158,6 +174,44 @@ mod tests {
             ..twice
         };
         assert_eq!(judge(&once), Verdict::OnHistory);
+    }
+
+    #[test]
+    fn one_timeline_number_from_one_position_has_diverged_when_two_promotions_began_it() {
+        let twin = DivergenceFacts {
+            local_timeline: Timeline(2),
+            local_lsn: Lsn(150),
+            local_history: vec![(Timeline(1), Lsn(100))],
+            same_promotion: Some(false),
+            ..facts()
+        };
+        assert_eq!(judge(&twin), Verdict::Diverged);
+        for same_promotion in [Some(true), None] {
+            let one = DivergenceFacts {
+                same_promotion,
+                ..twin.clone()
+            };
+            assert_eq!(judge(&one), Verdict::OnHistory);
+        }
+    }
+
+    #[test]
+    fn wal_that_is_gone_matters_only_to_a_standby_that_could_follow() {
+        let gone = DivergenceFacts {
+            next_wal: NextWal::Gone { archive: true },
+            ..facts()
+        };
+        assert_eq!(judge(&gone), Verdict::WalGone { archive: true });
+        let diverged = DivergenceFacts {
+            local_lsn: Lsn(101),
+            ..gone.clone()
+        };
+        assert_eq!(judge(&diverged), Verdict::Diverged);
+        let kept = DivergenceFacts {
+            next_wal: NextWal::Kept,
+            ..gone
+        };
+        assert_eq!(judge(&kept), Verdict::OnHistory);
     }
 
     #[test]

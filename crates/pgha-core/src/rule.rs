@@ -148,6 +148,9 @@ rules! {
     DownAskLeaderBeforeDiscard = 772,
     /// Diverged, and neither rewind nor removal is possible: an operator must reinitialise.
     DownDivergedStop = 774,
+    /// The leader has removed the WAL that this standby needs next, and the settings allow a new copy: the leader is asked
+    /// that it lives, then the directory is removed. Before this rule such a standby waited for ever and said nothing.
+    DownDiscardWalGone = 776,
     /// Start as a standby of the leader.
     DownStartStandby = 780,
     /// No leader: start as a standby of nobody, to be able to race.
@@ -271,6 +274,15 @@ rules! {
     FollowUnanswered = 1070,
     /// Diverged and hopeless: an operator must reinitialise; the standby stays up for reads.
     FollowDiverged = 1080,
+    /// No stream and not a step further for a while, although it follows whom it should and the leader has what comes
+    /// next: a password, pg_hba.conf, no free wal sender. PostgreSQL tries again for ever and says so only in its log, and
+    /// by its state such a standby looks like one that has nothing to do (Patroni #3648). Looked into again and again.
+    FollowStalled = 1085,
+    /// The leader has removed the WAL that this standby needs next, and no archive has brought it: it can never stream again
+    /// by itself. Patroni lets it try for ever (#3652). It stays up for reads, and a person must reinitialise it.
+    FollowWalGone = 1090,
+    /// The same, and the settings allow a new copy: the leader is asked that it lives, then PostgreSQL is stopped.
+    FollowStopForCopy = 1095,
 
     /// A restart was asked for, and its conditions hold.
     RestartNow = 1200,
@@ -289,6 +301,21 @@ rules! {
     ShutdownExit = 1320,
     /// SIGTERM: the key is given up.
     ShutdownRelease = 1330,
+}
+
+impl Rule {
+    /// A state that lasts until a person does something about it; what, stands in the reason.
+    pub fn needs_a_person(self) -> bool {
+        matches!(
+            self,
+            Rule::DataDirForeign
+                | Rule::UnfinishedRewindStop
+                | Rule::SystemIdMismatch
+                | Rule::DownDivergedStop
+                | Rule::FollowDiverged
+                | Rule::FollowWalGone
+        )
+    }
 }
 
 #[cfg(test)]

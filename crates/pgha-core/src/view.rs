@@ -112,6 +112,10 @@ pub struct Memory {
     pub bootstrap_claim: Option<Revision>,
     /// What is known of local WAL against the leader's history.
     pub divergence: Divergence,
+    /// When that was last compared.
+    pub divergence_checked_at: Option<Mono>,
+    /// This standby does not stream, and where it has stood since when.
+    pub stall: Option<Stall>,
     /// The last failure of each kind of job, for back-off.
     pub failures: Failures,
     /// A restart, reinitialisation or shutdown asked for.
@@ -253,6 +257,15 @@ pub enum Divergence {
         /// Leader it was checked against.
         leader: MemberName,
     },
+    /// Checked: on its history, but the leader has removed what comes next.
+    WalGone {
+        /// Leader it was checked against.
+        leader: MemberName,
+        /// Where local WAL ends; void when this server has got any further.
+        at: Lsn,
+        /// There is a restore_command, which may bring it yet.
+        archive: bool,
+    },
     /// Checked: local WAL left the leader's history.
     Found {
         /// Leader it was checked against.
@@ -260,6 +273,15 @@ pub enum Divergence {
         /// The facts.
         facts: DivergenceFacts,
     },
+}
+
+/// A standby that does not stream.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Stall {
+    /// Since when it has stood there without a stream.
+    pub since: Mono,
+    /// Where: what it has received or replayed.
+    pub at: Lsn,
 }
 
 /// Failures that make the node wait before it tries again.

@@ -108,7 +108,7 @@ impl Instance {
             .map(drop)
     }
 
-    async fn psql(
+    pub(crate) async fn psql(
         &self,
         source: &ConnInfo,
         user: &Credentials,
@@ -141,7 +141,7 @@ fn parse_identity(text: &str) -> Option<Identity> {
     })
 }
 
-fn malformed(what: &str, text: &str) -> Error {
+pub(crate) fn malformed(what: &str, text: &str) -> Error {
     Error::Malformed {
         place: format!("answer to {what}"),
         reason: format!("not understood: {:?}", text.chars().take(80).collect::<String>()),

@@ -13,7 +13,8 @@ use pgha_core::units::{Lsn, Timeline};
 use crate::control::ControlFile;
 use crate::error::Error;
 
-const RECORD_HEADER: u64 = 24;
+/// Bytes in the header of a record.
+pub(crate) const RECORD_HEADER: u64 = 24;
 const PAGE_HEADER: u64 = 24;
 /// The first page of a segment has a longer header.
 const SEGMENT_HEADER: u64 = 40;
@@ -99,10 +100,7 @@ pub(crate) fn shutdown_checkpoint(data_dir: &Path, control: &ControlFile) -> Res
 /// Reads the header of the record at `at` on the control file's timeline. `None` when its segment is not in pg_wal or
 /// no record begins there.
 fn read_record(data_dir: &Path, control: &ControlFile, at: Lsn) -> Result<Option<WalRecord>, Error> {
-    let shape = Shape {
-        page: u64::from(control.wal_block_size),
-        segment: u64::from(control.wal_segment_size),
-    };
+    let shape = Shape::of(control);
     if !shape.is_sane() || !at.0.is_multiple_of(ALIGNMENT) {
         return Ok(None);
     }
@@ -140,13 +138,13 @@ fn parse_header(bytes: &[u8], start: Lsn, shape: &Shape) -> Option<WalRecord> {
 }
 
 /// Sizes of pages and segments.
-struct Shape {
-    page: u64,
-    segment: u64,
+pub(crate) struct Shape {
+    pub(crate) page: u64,
+    pub(crate) segment: u64,
 }
 
 impl Shape {
-    fn is_sane(&self) -> bool {
+    pub(crate) fn is_sane(&self) -> bool {
         self.page.is_power_of_two()
             && self.segment.is_power_of_two()
             && self.page >= 1024
@@ -163,14 +161,21 @@ impl Shape {
             length -= here;
             at += here;
             if length > 0 {
-                at += if at.is_multiple_of(self.segment) {
-                    SEGMENT_HEADER
-                } else {
-                    PAGE_HEADER
-                };
+                at += self.page_header(at);
             }
         }
         pieces
+    }
+
+    /// Bytes of the page header that begins at `at`; zero within a page.
+    pub(crate) fn page_header(&self, at: u64) -> u64 {
+        if at.is_multiple_of(self.segment) {
+            SEGMENT_HEADER
+        } else if at.is_multiple_of(self.page) {
+            PAGE_HEADER
+        } else {
+            0
+        }
     }
 
     fn end(&self, at: u64, length: u64) -> u64 {
@@ -178,15 +183,15 @@ impl Shape {
         end.next_multiple_of(ALIGNMENT)
     }
 
-    fn file_name(&self, timeline: Timeline, at: u64) -> String {
+    pub(crate) fn file_name(&self, timeline: Timeline, at: u64) -> String {
+        format!("{:08X}{}", timeline.0, self.segment_name(at))
+    }
+
+    /// The part of a file's name that is the same on every timeline.
+    pub(crate) fn segment_name(&self, at: u64) -> String {
         let number = at / self.segment;
         let per_file_group = (1u64 << 32) / self.segment;
-        format!(
-            "{:08X}{:08X}{:08X}",
-            timeline.0,
-            number / per_file_group,
-            number % per_file_group
-        )
+        format!("{:08X}{:08X}", number / per_file_group, number % per_file_group)
     }
 }
 

@@ -428,7 +428,11 @@ impl Driver {
             return;
         }
         self.tally.last_rule = Some(rule);
-        tracing::info!(rule = rule.number(), "{because}");
+        if rule.needs_a_person() || rule == Rule::FollowStalled {
+            tracing::warn!(rule = rule.number(), "{because}");
+        } else {
+            tracing::info!(rule = rule.number(), "{because}");
+        }
     }
 
     fn note_job_end(&self, outcome: &JobOutcome) {
@@ -473,6 +477,10 @@ fn clock_of(node: &Node) -> Mono {
 fn is_routine(rule: Rule) -> bool {
     matches!(
         rule,
-        Rule::LeadHoldLeaderKey | Rule::JobHoldLeaderKey | Rule::DownHoldLeaderKey | Rule::JobInProgress
+        Rule::LeadHoldLeaderKey
+            | Rule::JobHoldLeaderKey
+            | Rule::DownHoldLeaderKey
+            | Rule::JobInProgress
+            | Rule::FollowCheckDivergence
     )
 }

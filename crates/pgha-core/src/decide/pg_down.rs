@@ -4,7 +4,7 @@ use alloc::format;
 use core::time::Duration;
 
 use super::{
-    Action, Decision, act, ask_once, backoff, handover, hold_leader_key_if_due, no_data_dir, rest, rest_until,
+    Action, Decision, act, ask_once, backoff, follow, handover, hold_leader_key_if_due, no_data_dir, rest, rest_until,
     scope_lost, soon, upstream, wanted_upstream,
 };
 use crate::cluster::{ClusterView, Initialize, MemberRole};
@@ -201,10 +201,17 @@ fn decide_following(v: &View, c: &ClusterView, control: &ControlData, leader: &M
     match &v.memory.divergence {
         Divergence::Found { leader: of, facts } if of == leader => match judge(facts) {
             Verdict::Diverged => return decide_diverged(v, c, leader, source),
-            Verdict::OnHistory | Verdict::CannotTell => {}
+            Verdict::OnHistory | Verdict::WalGone { .. } | Verdict::CannotTell => {}
         },
+        Divergence::WalGone {
+            leader: of, archive, ..
+        } if of == leader => {
+            if !archive && follow::may_copy_anew(v) {
+                return copy_anew(v, c, leader);
+            }
+        }
         Divergence::None { leader: of } if of == leader => {}
-        Divergence::Unknown | Divergence::None { .. } | Divergence::Found { .. } => {
+        Divergence::Unknown | Divergence::None { .. } | Divergence::WalGone { .. } | Divergence::Found { .. } => {
             if was_primary(control) {
                 return check_former_primary(v, c, control, leader, source);
             }
@@ -223,6 +230,17 @@ fn decide_following(v: &View, c: &ClusterView, control: &ControlData, leader: &M
         wanted_upstream(v, c, leader),
         "starting as a secondary",
     )
+}
+
+/// It was on the leader's history and what comes next is gone there: nothing in this directory is missing elsewhere.
+fn copy_anew(v: &View, c: &ClusterView, leader: &MemberName) -> Decision {
+    match no_data_dir::confirm_leader(v, c, Rule::DownDiscardWalGone) {
+        Ok(()) => discard(
+            Rule::DownDiscardWalGone,
+            &format!("the WAL that this standby needs next has been removed at leader {leader}"),
+        ),
+        Err(decision) => decision,
+    }
 }
 
 fn check_former_primary(

@@ -8,11 +8,11 @@ use crate::cluster::{ClusterView, DcsView, Initialize, SyncKey};
 use crate::commit::{Change, Commit, CommitOutcome, Key, Purpose};
 use crate::effect::{Effect, FenceOrder};
 use crate::event::{Event, KeepAnswer, OpId};
-use crate::pg::{DataDir, PgView, SqlFacts};
+use crate::pg::{DataDir, PgView, SqlFacts, SqlRole};
 use crate::plan;
 use crate::planted::{Planted, planted};
 use crate::units::{LeaseId, Mono, Now, Revision};
-use crate::view::{Divergence, LeaseMemory, Memory, Proof, ProofSight, TimelineEnd};
+use crate::view::{Divergence, LeaseMemory, Memory, Proof, ProofSight, Stall, TimelineEnd};
 
 /// A scheduled restart is void when PostgreSQL was restarted meanwhile, or when its time has passed unused.
 fn drop_passed_restart(m: &mut Memory, now: &Now, facts: Option<&SqlFacts>) {
@@ -26,6 +26,24 @@ fn drop_passed_restart(m: &mut Memory, now: &Now, facts: Option<&SqlFacts>) {
     let window = i64::try_from((m.settings.loop_wait * 2).as_micros()).unwrap_or(i64::MAX);
     if restarted || now.wall.0 > scheduled.at.0.saturating_add(window) {
         m.wishes.scheduled_restart = None;
+    }
+}
+
+/// How long has a standby stood still without a stream? And as soon as it gets on, its WAL is not gone.
+fn note_stall(m: &mut Memory, facts: Option<&SqlFacts>, now: Mono) {
+    let Some(facts) = facts else { return };
+    let at = facts.lsn().unwrap_or_default();
+    m.stall = match &facts.role {
+        SqlRole::Standby(standby) if !standby.is_streaming() => {
+            let before = m.stall.filter(|stall| stall.at == at);
+            Some(before.unwrap_or(Stall { since: now, at }))
+        }
+        SqlRole::Standby(_) | SqlRole::Primary { .. } => None,
+    };
+    if let Divergence::WalGone { at: end, .. } = &m.divergence
+        && (m.stall.is_none() || at > *end)
+    {
+        m.divergence = Divergence::Unknown;
     }
 }
 
@@ -146,6 +164,7 @@ impl Node {
         if token.is_some() && token != m.leader_seen {
             m.leader_seen = token;
             m.divergence = Divergence::Unknown;
+            m.stall = None;
         }
         let other_leads = cluster.leader_name().is_some_and(|name| *name != self.view.me.name);
         if other_leads {
@@ -271,11 +290,14 @@ impl Node {
             m.maybe_writable = false;
         }
         m.timeline_floor = m.timeline_floor.max(pg.facts().and_then(|f| f.timeline()));
+        if !outdated {
+            note_stall(m, pg.facts(), now);
+        }
         if let (None, Some(facts)) = (m.told_role, pg.facts()) {
             // PostgreSQL was running when the daemon started: nothing changed, so nobody is told.
             m.told_role = Some(match facts.role {
-                crate::pg::SqlRole::Primary { .. } => crate::effect::CallbackRole::Primary,
-                crate::pg::SqlRole::Standby(_) => crate::effect::CallbackRole::Replica,
+                SqlRole::Primary { .. } => crate::effect::CallbackRole::Primary,
+                SqlRole::Standby(_) => crate::effect::CallbackRole::Replica,
             });
         }
         if self.syncing.is_none() {

@@ -75,6 +75,7 @@ impl Node {
 
     fn job_done(&mut self, job: &Job, outcome: &JobOutcome, out: &mut Vec<Effect>) {
         let leader = self.view.last_cluster().and_then(|c| c.leader_name()).cloned();
+        let now = self.view.now.mono;
         self.tell_role(job, out);
         let m = &mut self.view.memory;
         if let Some(slot) = failure_slot(&mut m.failures, job) {
@@ -103,6 +104,7 @@ impl Node {
                 m.failures = Failures::default();
             }
             Job::CheckDivergence { source } => {
+                m.divergence_checked_at = Some(now);
                 if let JobOutcome::Divergence(facts) = outcome {
                     let behind = facts.local_timeline <= facts.leader_timeline;
                     let as_numbers = planted(&self.view, Planted::TimelineAsNumber) && behind;
@@ -112,6 +114,13 @@ impl Node {
                             m.divergence = Divergence::None {
                                 leader: source.name.clone(),
                             }
+                        }
+                        Verdict::WalGone { archive } => {
+                            m.divergence = Divergence::WalGone {
+                                leader: source.name.clone(),
+                                at: facts.local_lsn,
+                                archive,
+                            };
                         }
                         Verdict::Diverged => {
                             m.divergence = Divergence::Found {
@@ -126,8 +135,12 @@ impl Node {
                     }
                 }
             }
-            Job::Start { .. } | Job::Restart { .. } => m.wishes.scheduled_restart = None,
-            Job::Bootstrap | Job::Follow { .. } | Job::CrashRecovery => {}
+            Job::Start { .. } | Job::Restart { .. } => {
+                m.wishes.scheduled_restart = None;
+                m.stall = None;
+            }
+            Job::Follow { .. } => m.stall = None,
+            Job::Bootstrap | Job::CrashRecovery => {}
         }
     }
 

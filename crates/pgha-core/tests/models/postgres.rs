@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use pgha_core::cluster::{MemberRole, MemberState};
-use pgha_core::job::{DivergenceFacts, Upstream};
+use pgha_core::job::{DivergenceFacts, NextWal, Upstream};
 use pgha_core::peer::PeerStatus;
 use pgha_core::pg::{
     ControlData, ControlState, DataDir, PgView, Postmaster, PostmasterPhase, SqlFacts, SqlRole, SqlView, StandbyFacts,
@@ -247,6 +247,8 @@ impl Postgres {
             leader_in_recovery: !leader.is_writable(),
             local_history: self.history.clone(),
             leader_history: leader.history.clone(),
+            same_promotion: None,
+            next_wal: NextWal::NotKnown,
         }
     }
 }

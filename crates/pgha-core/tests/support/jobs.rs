@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use pgha_core::job::{DivergenceFacts, Job, StartRole, StopMode, Upstream};
+use pgha_core::job::{DivergenceFacts, Job, NextWal, StartRole, StopMode, Upstream};
 use pgha_core::slots::slot_name;
 use pgha_core::units::{Lsn, Timeline};
 
@@ -121,7 +121,8 @@ fn seconds(time: Duration) -> String {
     format!("{} s", time.as_secs())
 }
 
-/// What a check of divergence found: `local=1@0/600 came_from=... leader_tl=2 forked=1@0/500 was_primary leader_in_recovery`.
+/// What a check of divergence found: `local=1@0/600 came_from=... leader_tl=2 forked=1@0/500 was_primary leader_in_recovery
+/// another_promotion next=gone`.
 pub fn divergence(line: &mut Line) -> Result<DivergenceFacts, String> {
     let end = |text: Option<String>| -> Result<(Timeline, Lsn), String> {
         super::etcd::timeline_end(&text.unwrap_or_else(|| "1@0/500".into()))
@@ -138,5 +139,17 @@ pub fn divergence(line: &mut Line) -> Result<DivergenceFacts, String> {
         leader_in_recovery: line.flag("leader_in_recovery"),
         local_history: own_fork.into_iter().collect(),
         leader_history: vec![fork],
+        same_promotion: match (line.flag("same_promotion"), line.flag("another_promotion")) {
+            (true, _) => Some(true),
+            (false, true) => Some(false),
+            (false, false) => None,
+        },
+        next_wal: match line.value("next").as_deref() {
+            None => NextWal::NotKnown,
+            Some("kept") => NextWal::Kept,
+            Some("gone") => NextWal::Gone { archive: false },
+            Some("archived") => NextWal::Gone { archive: true },
+            Some(other) => return Err(format!("next={other}: kept, gone or archived was expected")),
+        },
     })
 }

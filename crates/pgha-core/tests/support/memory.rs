@@ -5,10 +5,10 @@ use pgha_core::event::OpId;
 use pgha_core::job::JobFailure;
 use pgha_core::known::KnownCluster;
 use pgha_core::request::{RequestId, RestartRequest, RestartRole};
-use pgha_core::units::{MemberName, Revision, SystemId, Timeline};
+use pgha_core::units::{Lsn, MemberName, Revision, SystemId, Timeline};
 use pgha_core::view::{
     CycleFacts, Divergence, Failure, Handover, HandoverReason, ProofSight, Reinitialize, RunningJob, ScheduledRestart,
-    WatchdogView,
+    Stall, WatchdogView,
 };
 
 use super::jobs;
@@ -25,7 +25,15 @@ pub fn set(w: &mut World, directive: &str, line: &mut Line) -> Result<bool, Stri
         "handover" => handover(w, line)?,
         "failure" => failure(w, line)?,
         "wish" => wish(w, line)?,
-        "divergence" => w.memory.divergence = divergence(line)?,
+        "divergence" => {
+            w.memory.divergence_checked_at = line.duration("ago")?.map(|ago| w.now.mono.minus(ago));
+            w.memory.divergence = divergence(line)?;
+        }
+        "stall" => {
+            let since = w.age(line)?;
+            let at = line.lsn("at")?.unwrap_or(Lsn(0x500));
+            w.memory.stall = Some(Stall { since, at });
+        }
         "cycle" => cycle(w, line),
         "writable" => w.memory.maybe_writable = true,
         "not-writable" => w.memory.maybe_writable = false,
@@ -230,15 +238,20 @@ pub fn restart_request(line: &mut Line) -> Result<RestartRequest, String> {
     })
 }
 
-/// `unknown`, `none b`, `found b local=...`.
+/// `unknown`, `none b`, `wal-gone b archive`, `found b local=...`; `ago=20s`: when it was compared.
 fn divergence(line: &mut Line) -> Result<Divergence, String> {
-    let what = line.needs("unknown, none or found")?;
+    let what = line.needs("unknown, none, wal-gone or found")?;
     if what == "unknown" {
         return Ok(Divergence::Unknown);
     }
     let leader = MemberName::new(line.needs("the leader it was checked against")?);
     match what.as_str() {
         "none" => Ok(Divergence::None { leader }),
+        "wal-gone" => Ok(Divergence::WalGone {
+            leader,
+            at: line.lsn("at")?.unwrap_or(Lsn(0x500)),
+            archive: line.flag("archive"),
+        }),
         "found" => Ok(Divergence::Found {
             leader,
             facts: jobs::divergence(line)?,

@@ -1,7 +1,7 @@
 //! Jobs that make or replace a data directory: bootstrap, base backup, comparison of histories, crash recovery, rewind.
 
 use pgha_core::event::OpId;
-use pgha_core::job::{DivergenceFacts, JobFailure, JobOutcome, Upstream};
+use pgha_core::job::{DivergenceFacts, JobFailure, JobOutcome, NextWal, Upstream};
 use pgha_core::pg::{ControlState, UnfinishedWork};
 use pgha_core::units::{Lsn, Timeline};
 
@@ -82,6 +82,13 @@ impl World {
             leader_in_recovery: !writable,
             local_history: mine.history.ends_before(local_timeline),
             leader_history: theirs.history.ends(),
+            same_promotion: same_promotion(mine, theirs),
+            next_wal: match self.nodes[i].pg.receiver() {
+                Some(_) if mine.replayed < mine.written => NextWal::NotKnown,
+                Some(_) if mine.written < theirs.oldest => NextWal::Gone { archive: false },
+                Some(_) => NextWal::Kept,
+                None => NextWal::NotKnown,
+            },
         };
         self.end_job(i, JobOutcome::Divergence(facts));
     }
@@ -140,4 +147,14 @@ impl World {
         let writing = self.postgres.range(200 * MS, 3 * SEC);
         self.job_goes_on(i, op, 1, writing);
     }
+}
+
+/// Was the local timeline begun by the promotion that began the other server's timeline of that number? The first record
+/// behind the switchpoint tells, where both keep it.
+fn same_promotion(mine: &Data, theirs: &Data) -> Option<bool> {
+    let branch = mine.history.current();
+    let other = theirs.history.branches().find(|b| b.timeline == branch.timeline)?;
+    let is_kept = mine.oldest <= branch.start && theirs.oldest <= branch.start;
+    let is_begun = branch.timeline > 1 && mine.written > branch.start;
+    (is_kept && is_begun && other.start == branch.start).then_some(other.id == branch.id)
 }

@@ -1,22 +1,16 @@
 //! L3: after calm every node is the primary, streams, or says with a rule of its own that a person must look.
 //!
-//! Not demanded yet, and open: a standby whose next WAL the leader has removed does not say so, since no rule looks for that;
-//! nor does one that created the leader's timeline number itself at the very same position, which no history tells apart.
+//! One end is named and no more than that: a standby on a timeline that it created itself with the leader's number at the
+//! very same position, when one of the two does not keep the first record of that timeline any more. Nothing that is left
+//! tells the two apart, so it says that it stands still and that PostgreSQL's log must say why.
 
+use pgha_core::job::Job;
 use pgha_core::rule::Rule;
+use pgha_core::view::RunningJob;
 
 use crate::plan::Lasts;
 use crate::postgres::{Branch, Data};
 use crate::world::World;
-
-/// The ends that need a person, each with its reason in words.
-const ENDS: &[Rule] = &[
-    Rule::DownDivergedStop,
-    Rule::UnfinishedRewindStop,
-    Rule::FollowDiverged,
-    Rule::DataDirForeign,
-    Rule::SystemIdMismatch,
-];
 
 pub(super) fn check(world: &World) -> Option<String> {
     let leader = world.leader()?;
@@ -26,11 +20,12 @@ pub(super) fn check(world: &World) -> Option<String> {
             return None;
         }
         let streams = node.pg.is_streaming();
-        if cannot_be_told(node.pg.data(), world.nodes[leader].pg.data()) {
-            return None;
-        }
-        let (decision, _) = node.agent.as_ref()?.last_decision()?;
-        let named = ENDS.contains(&decision.rule);
+        let agent = node.agent.as_ref()?;
+        let (decision, _) = agent.last_decision()?;
+        let checks = |running: &RunningJob| matches!(running.job, Job::CheckDivergence { .. });
+        let looks_again = agent.view().memory.job.as_ref().is_some_and(checks);
+        let twin = cannot_be_told(node.pg.data(), world.nodes[leader].pg.data());
+        let named = decision.rule.needs_a_person() || twin && (looks_again || decision.rule == Rule::FollowStalled);
         (!streams && !named).then(|| {
             format!(
                 "L3: {} neither streams nor says why not: {} {}: {}",
@@ -49,7 +44,7 @@ fn cannot_be_told(standby: Option<&Data>, leader: Option<&Data>) -> bool {
     };
     let mine = standby.history.current();
     let twin = |b: Branch| b.id != mine.id && b.timeline == mine.timeline && b.start == mine.start;
-    leader.oldest > standby.flushed || leader.history.branches().any(twin)
+    leader.oldest.max(standby.oldest) > mine.start && leader.history.branches().any(twin)
 }
 
 /// Is there a fault on this node that is never healed?

@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use pgha_core::job::{DivergenceFacts, JobFailure, JobOutcome, Upstream};
+use pgha_core::job::{DivergenceFacts, JobFailure, JobOutcome, NextWal, Upstream};
 use pgha_core::pg::{ControlState, SqlRole};
-use pgha_core::units::Timeline;
-use pgha_postgres::{Error, RewindOutcome, RewindRequest};
+use pgha_core::units::{Lsn, Timeline};
+use pgha_postgres::{ConnInfo, Error, RewindOutcome, RewindRequest};
 use pgha_wire::pgconf::guc::command_line;
 use pgha_wire::pgconf::options::Tool;
 
@@ -75,6 +75,9 @@ impl Bench {
             instance.shutdown_checkpoint().await?
         };
         let own = instance.history(local_timeline).await?;
+        let local_history: Vec<_> = own
+            .map(|file| file.entries.iter().map(|e| (e.timeline, e.switchpoint)).collect())
+            .unwrap_or_default();
         let remote = async {
             let (in_recovery, _) = instance.source_checkpoint(&there, REMOTE_LIMIT).await?;
             let identity = instance.identify_system(&there, REMOTE_LIMIT).await?;
@@ -87,6 +90,22 @@ impl Bench {
             Ok(found) => found,
             Err(error) => return Ok(failed(JobFailure::SourceNotReady, error.chain())),
         };
+        let leader_history: Vec<_> = history.into_iter().map(|e| (e.timeline, e.switchpoint)).collect();
+        let begun_at = local_history.last().map(|(_, switchpoint)| *switchpoint);
+        let same_promotion = match begun_at {
+            Some(from) => instance
+                .is_same_promotion(&there, local_timeline, from, local_lsn, REMOTE_LIMIT)
+                .await
+                .unwrap_or_else(|error| {
+                    tracing::debug!(error = error.chain(), "the timeline's first records were not compared");
+                    None
+                }),
+            None => None,
+        };
+        let next_wal = match running {
+            true => self.next_wal(&there, local_lsn).await,
+            false => NextWal::NotKnown,
+        };
         Ok(JobOutcome::Divergence(DivergenceFacts {
             local_timeline,
             local_lsn,
@@ -94,11 +113,31 @@ impl Bench {
             shutdown_checkpoint_end: shutdown.and_then(|s| s.end),
             leader_timeline,
             leader_in_recovery,
-            local_history: own
-                .map(|file| file.entries.iter().map(|e| (e.timeline, e.switchpoint)).collect())
-                .unwrap_or_default(),
-            leader_history: history.into_iter().map(|e| (e.timeline, e.switchpoint)).collect(),
+            local_history,
+            leader_history,
+            same_promotion,
+            next_wal,
         }))
+    }
+
+    /// What comes next is asked about only while PostgreSQL waits for it: until then it lives on what it has.
+    async fn next_wal(&self, there: &ConnInfo, at: Lsn) -> NextWal {
+        let instance = self.instance();
+        let kept = async {
+            let Some(waits) = instance.waits_for_wal(REMOTE_LIMIT).await? else {
+                return Ok(NextWal::NotKnown);
+            };
+            let archive = waits.archive;
+            let kept = instance.keeps_segment(there, at, REMOTE_LIMIT).await?;
+            Ok::<_, Error>(if kept { NextWal::Kept } else { NextWal::Gone { archive } })
+        };
+        kept.await.unwrap_or_else(|error| {
+            tracing::debug!(
+                error = error.chain(),
+                "whether the leader keeps the next WAL is not known"
+            );
+            NextWal::NotKnown
+        })
     }
 
     pub(super) async fn crash_recovery(&self) -> Result<JobOutcome, Error> {
