@@ -63,7 +63,7 @@ fn check_job(v: &View, job: &Job) -> Result<(), Violation> {
             ..
         } if !v.settings().pause => check_writable(v, "restart as primary"),
         Job::DiscardDataDir { .. } => check_discard(v),
-        Job::Rewind { source } | Job::Clone { source } if source.name == v.me.name => {
+        Job::Rewind { source, .. } | Job::Clone { source } if source.name == v.me.name => {
             violation("S9", "a node must not copy from itself")
         }
         Job::Rewind { .. } if v.holds_leader_key() => violation("S9", "the leader's data directory is never rewound"),

@@ -6,6 +6,7 @@ use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
+use crate::rewind::DivergedWal;
 use crate::settings::Settings;
 use crate::tags::Tags;
 use crate::units::{LeaseId, Lsn, MemberName, Mono, Revision, SystemId, Timeline, Wall};
@@ -147,6 +148,8 @@ pub struct Member {
     pub timeline: Option<Timeline>,
     /// `streaming` or `in archive recovery`.
     pub replication_state: Option<String>,
+    /// `diverged_wal`: it has WAL that is not in the leader's history and will be discarded. Of pgha alone.
+    pub diverged_wal: Option<DivergedWal>,
     /// `false` in the key: the leader's checkpoint after promotion is still outstanding.
     pub checkpoint_outstanding: bool,
     /// This member has seen the pause.

@@ -9,6 +9,7 @@ use alloc::vec::Vec;
 
 use crate::cluster::{HistoryLine, MemberRole, MemberState};
 use crate::pg::PendingRestart;
+use crate::rewind::DivergedWal;
 use crate::units::{LeaseId, Lsn, MemberName, Revision, SystemId, Timeline, Wall};
 
 /// One transaction: all guards hold, or nothing is written.
@@ -192,6 +193,8 @@ pub struct MemberValue {
     pub pending_restart: Vec<PendingRestart>,
     /// `scheduled_restart` as JSON text.
     pub scheduled_restart: Option<String>,
+    /// `diverged_wal`, which Patroni does not know.
+    pub diverged_wal: Option<DivergedWal>,
     /// Asks to be released from `/sync`: writes `nosync: true, sync_priority: 0` into the tags.
     pub release_from_sync: bool,
 }

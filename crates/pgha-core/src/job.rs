@@ -4,6 +4,7 @@ use alloc::string::String;
 use alloc::vec::Vec;
 use core::time::Duration;
 
+use crate::rewind::DivergedWal;
 use crate::units::{Lsn, MemberName, Timeline};
 
 /// One job. What it shall do is decided; how it is done is pgha-postgres' business.
@@ -55,6 +56,10 @@ pub enum Job {
     Rewind {
         /// The leader.
         source: Upstream,
+        /// What it discards, where that was measured.
+        discards: Option<DivergedWal>,
+        /// The WAL that holds it is copied aside first.
+        keep_aside: bool,
     },
     /// Remove the data directory, or put it aside, before a new clone.
     DiscardDataDir {

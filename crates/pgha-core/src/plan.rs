@@ -7,9 +7,10 @@ use alloc::vec;
 use alloc::vec::Vec;
 use core::time::Duration;
 
-use crate::cluster::{ClusterView, HistoryLine, Initialize, LeaderKey, MemberRole, MemberState};
+use crate::cluster::{ClusterView, Initialize, LeaderKey, MemberRole, MemberState};
 use crate::commit::{Change, Commit, FailoverValue, Guard, Key, MemberValue, Purpose, StatusValue};
 use crate::effect::{CallbackRole, Tend};
+use crate::history;
 use crate::job::{Job, StartRole};
 use crate::pg::{DataDir, Postmaster, PostmasterPhase, SqlFacts, SqlRole, SqlView};
 use crate::slots;
@@ -239,7 +240,7 @@ pub fn upkeep(v: &View) -> Vec<Commit> {
     let leading = v.holds_leader_key() && v.live_proof().is_some() && v.pg.says_primary();
     if let (true, Some(guard)) = (leading, leader_guard(v)) {
         plan.extend(restore_lost_keys(v, c, &guard));
-        plan.extend(update_history(v, c, guard));
+        plan.extend(history::update(v, c, guard));
     }
     plan
 }
@@ -314,66 +315,6 @@ fn restore_lost_keys(v: &View, c: &ClusterView, guard: &Guard) -> Option<Commit>
     })
 }
 
-/// `/history` gains the line of the timeline that our promotion ended.
-fn update_history(v: &View, c: &ClusterView, guard: Guard) -> Option<Commit> {
-    let timeline = match &v.pg.facts()?.role {
-        SqlRole::Primary { timeline, .. } => *timeline,
-        SqlRole::Standby(_) => return None,
-    };
-    let old = c.history.as_ref();
-    let complete = old
-        .and_then(|h| h.lines.last())
-        .is_some_and(|l| l.timeline.0 + 1 == timeline.0 && !l.new_leader.is_empty());
-    if timeline.0 <= 1
-        || complete
-        || c.is_unreadable("history")
-        || v.timeline_history.last().is_none_or(|l| l.timeline.0 + 1 != timeline.0)
-    {
-        return None;
-    }
-    let newest = v.timeline_history.len() - 1;
-    let mut lines: Vec<HistoryLine> = v
-        .timeline_history
-        .iter()
-        .enumerate()
-        .map(|(i, end)| {
-            let known = old.and_then(|h| {
-                h.lines
-                    .iter()
-                    .find(|l| l.timeline == end.timeline && l.switchpoint == end.switchpoint)
-            });
-            HistoryLine {
-                timeline: end.timeline,
-                switchpoint: end.switchpoint,
-                reason: end.reason.clone(),
-                timestamp: match known {
-                    Some(line) if i != newest || !line.timestamp.is_empty() => line.timestamp.clone(),
-                    Some(_) | None if i == newest => crate::history_time::render(v.now.wall),
-                    Some(_) | None => String::new(),
-                },
-                new_leader: match known {
-                    Some(line) if !line.new_leader.is_empty() => line.new_leader.clone(),
-                    Some(_) | None if i == newest => v.me.name.as_str().into(),
-                    Some(_) | None => String::new(),
-                },
-            }
-        })
-        .collect();
-    let keep = usize::try_from(v.settings().max_timelines_history).unwrap_or(0);
-    if keep > 0 && lines.len() > keep {
-        lines.drain(..lines.len() - keep);
-    }
-    let key_guard = match old {
-        Some(h) => Guard::Unchanged(Key::History, h.mod_revision),
-        None => Guard::Absent(Key::History),
-    };
-    Some(Commit {
-        purpose: Purpose::UpdateHistory,
-        guards: vec![guard, key_guard],
-        changes: vec![Change::PutHistory(lines)],
-    })
-}
-
 /// Small upkeep inside PostgreSQL.
 pub fn tend(v: &View) -> Vec<Tend> {
     let mut items = Vec::new();
@@ -435,6 +376,7 @@ pub fn member_value(v: &View) -> MemberValue {
         pause: v.settings().pause,
         pending_restart: facts.map(|f| f.pending_restart.clone()).unwrap_or_default(),
         scheduled_restart: v.memory.wishes.scheduled_restart.as_ref().map(|s| s.text.clone()),
+        diverged_wal: v.diverged_wal(),
         release_from_sync: v.memory.terminating,
     }
 }

@@ -1,7 +1,10 @@
-//! Has local WAL left the leader's history, and can it go on from there? The judgement on the facts that
+//! Has local WAL left the leader's history, which of it, and can it go on from there? The judgement on the facts that
 //! `Job::CheckDivergence` measured.
 
+use core::fmt;
+
 use crate::job::{DivergenceFacts, NextWal};
+use crate::units::{Lsn, Timeline};
 
 /// The judgement.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -66,6 +69,64 @@ fn judge_history(f: &DivergenceFacts) -> Verdict {
     }
 }
 
+/// Local WAL that the leader's history does not have: pg_rewind or a new copy discards it, and whatever was committed in it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
+pub struct DivergedWal {
+    /// The timeline on which it ends.
+    pub timeline: Timeline,
+    /// The last position that both histories have.
+    pub from: Lsn,
+    /// Its end as far as known.
+    pub to: Lsn,
+}
+
+impl DivergedWal {
+    /// Its length in bytes.
+    pub fn bytes(&self) -> u64 {
+        self.to.ahead_of(self.from)
+    }
+}
+
+impl fmt::Display for DivergedWal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let DivergedWal { timeline, from, to } = self;
+        write!(
+            f,
+            "WAL from {from} to {to} on timeline {timeline} ({} bytes)",
+            self.bytes()
+        )
+    }
+}
+
+/// Which local WAL is not in the leader's history, when [`judge`] says that there is some.
+pub fn diverged_wal(f: &DivergenceFacts) -> DivergedWal {
+    let end = f.shutdown_checkpoint_end.unwrap_or(f.local_lsn).max(f.local_lsn);
+    // Another primary on the timeline of a former one has begun it for itself.
+    let begun_twice = f.same_promotion == Some(false) || (f.was_primary && f.local_timeline == f.leader_timeline);
+    let shared = |timeline: Timeline| timeline != f.local_timeline || !begun_twice;
+    let ours = f.local_history.iter().copied().chain([(f.local_timeline, end)]);
+    let mut from = Lsn(0);
+    for (timeline, until) in ours {
+        let mut theirs = f
+            .leader_history
+            .iter()
+            .copied()
+            .chain([(f.leader_timeline, Lsn(u64::MAX))]);
+        let Some((_, theirs_until)) = theirs.find(|(t, _)| *t == timeline && shared(*t)) else {
+            break;
+        };
+        from = until.min(theirs_until);
+        if until != theirs_until {
+            break;
+        }
+    }
+    DivergedWal {
+        timeline: f.local_timeline,
+        from,
+        to: end.max(from),
+    }
+}
+
 /// Did a timeline that local WAL went through end elsewhere in the leader's history, or never exist there? Then a timeline
 /// after it, whose number both have, was created twice, and PostgreSQL itself would stream the one as the other.
 fn histories_part(f: &DivergenceFacts) -> bool {
@@ -75,7 +136,7 @@ fn histories_part(f: &DivergenceFacts) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::{Verdict, judge};
+    use super::{Verdict, diverged_wal, judge};
     use crate::job::{DivergenceFacts, NextWal};
     use crate::units::{Lsn, Timeline};
     use alloc::vec;
@@ -238,5 +299,60 @@ mod tests {
             }),
             Verdict::CannotTell
         );
+    }
+
+    fn range(f: &DivergenceFacts) -> (u32, u64, u64) {
+        let wal = diverged_wal(f);
+        (wal.timeline.0, wal.from.0, wal.to.0)
+    }
+
+    #[test]
+    fn what_is_discarded_begins_where_the_leader_left_and_ends_with_the_last_record() {
+        let crashed = DivergenceFacts {
+            was_primary: true,
+            local_lsn: Lsn(120),
+            shutdown_checkpoint_end: Some(Lsn(128)),
+            ..facts()
+        };
+        assert_eq!(range(&crashed), (1, 100, 128));
+        let standby = DivergenceFacts {
+            local_lsn: Lsn(130),
+            ..facts()
+        };
+        assert_eq!(range(&standby), (1, 100, 130));
+    }
+
+    #[test]
+    fn of_a_timeline_that_was_begun_twice_everything_is_discarded() {
+        let twice = DivergenceFacts {
+            was_primary: true,
+            local_timeline: Timeline(2),
+            local_lsn: Lsn(150),
+            local_history: vec![(Timeline(1), Lsn(100))],
+            ..facts()
+        };
+        assert_eq!(range(&twice), (2, 100, 150));
+        let other_fork = DivergenceFacts {
+            local_history: vec![(Timeline(1), Lsn(90))],
+            ..twice.clone()
+        };
+        assert_eq!(range(&other_fork), (2, 90, 150));
+        let found_by_its_first_record = DivergenceFacts {
+            was_primary: false,
+            same_promotion: Some(false),
+            local_history: vec![(Timeline(1), Lsn(100))],
+            ..other_fork
+        };
+        assert_eq!(range(&found_by_its_first_record), (2, 100, 150));
+    }
+
+    #[test]
+    fn without_any_common_timeline_everything_is_discarded() {
+        let foreign = DivergenceFacts {
+            local_timeline: Timeline(5),
+            local_lsn: Lsn(70),
+            ..facts()
+        };
+        assert_eq!(range(&foreign), (5, 0, 70));
     }
 }

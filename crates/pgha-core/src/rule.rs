@@ -136,6 +136,9 @@ rules! {
     DownCheckDivergence = 760,
     /// A crashed former primary is brought to a clean end first, otherwise its end of WAL is unknown.
     DownCrashRecovery = 762,
+    /// Our WAL left the leader's history, and what will be discarded does not stand in the member key yet: it is told first, so
+    /// that the leader puts it into `/history`. Others rewind without a word, and nobody can say later what was lost.
+    DownTellDiverged = 763,
     /// Our WAL left the leader's history: pg_rewind.
     DownRewind = 764,
     /// The new leader's checkpoint after promotion is outstanding: pg_rewind would take its old timeline for the current one.

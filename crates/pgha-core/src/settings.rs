@@ -46,6 +46,8 @@ pub struct Settings {
     pub remove_on_rewind_failure: bool,
     /// `postgresql.remove_data_directory_on_diverged_timelines`.
     pub remove_on_diverged_timelines: bool,
+    /// `postgresql.keep_diverged_wal`: WAL that a rewind discards is copied aside, and a diverged directory is renamed.
+    pub keep_diverged_wal: bool,
 }
 
 /// `synchronous_mode`.
@@ -96,6 +98,7 @@ impl Default for Settings {
             use_pg_rewind: false,
             remove_on_rewind_failure: false,
             remove_on_diverged_timelines: false,
+            keep_diverged_wal: false,
         }
     }
 }

@@ -12,6 +12,7 @@ use crate::known::KnownCluster;
 use crate::peer::PeerView;
 use crate::pg::PgView;
 use crate::request::{RequestId, RestartRequest};
+use crate::rewind::{DivergedWal, Verdict, diverged_wal, judge};
 use crate::settings::Settings;
 use crate::tags::Tags;
 use crate::units::{LeaseId, Lsn, MemberName, Mono, Now, Revision, Timeline, Wall};
@@ -75,6 +76,8 @@ pub struct NodeSpec {
     pub remove_on_rewind_failure: Option<bool>,
     /// Local `postgresql.remove_data_directory_on_diverged_timelines`.
     pub remove_on_diverged_timelines: Option<bool>,
+    /// Local `postgresql.keep_diverged_wal`.
+    pub keep_diverged_wal: Option<bool>,
     /// The fence is on.
     pub fenced: bool,
 }
@@ -160,6 +163,8 @@ pub struct Memory {
     /// Slots of members, present and absent: when each was last wanted. Those of `/status` that this node does not know
     /// begin anew when they are first read.
     pub slot_last_wanted: BTreeMap<String, Mono>,
+    /// Bytes of WAL outside of the leader's history that were discarded in the life of this daemon.
+    pub discarded_wal_bytes: u64,
     /// What was seen of waiting commits and of the way of a new `synchronous_standby_names`.
     pub sync: crate::sync::proof::Proof,
     /// SIGTERM was received.
@@ -438,6 +443,17 @@ impl View {
     pub fn live_proof_of_key(&self) -> Option<Proof> {
         let key = self.cluster()?.leader.as_ref()?.create_revision;
         self.live_proof().filter(|p| p.create_revision == key)
+    }
+    /// Local WAL that was found to be outside of the leader's history.
+    pub fn diverged_wal(&self) -> Option<DivergedWal> {
+        match &self.memory.divergence {
+            Divergence::Found { facts, .. } => (judge(facts) == Verdict::Diverged).then(|| diverged_wal(facts)),
+            Divergence::Unknown | Divergence::None { .. } | Divergence::WalGone { .. } => None,
+        }
+    }
+    /// Is diverged WAL kept under another name when it is discarded? Local setting, then the one of `/config`.
+    pub fn keeps_diverged_wal(&self) -> bool {
+        self.me.keep_diverged_wal.unwrap_or(self.settings().keep_diverged_wal)
     }
     /// The ttl in force, or a larger one that a leader may still count on (R10).
     pub fn longest_ttl(&self) -> core::time::Duration {

@@ -63,7 +63,11 @@ fn write_new(path: &Path, content: &[u8], mode: u32) -> Result<(), Error> {
 
 /// Makes a rename or removal in the directory of `path` survive a crash.
 pub(crate) fn sync_parent(path: &Path) -> Result<(), Error> {
-    let dir = path.parent().unwrap_or(Path::new("."));
+    sync_dir(path.parent().unwrap_or(Path::new(".")))
+}
+
+/// Makes the names in a directory durable.
+pub(crate) fn sync_dir(dir: &Path) -> Result<(), Error> {
     fs::File::open(dir)
         .and_then(|d| d.sync_all())
         .map_err(Error::io("sync", dir))

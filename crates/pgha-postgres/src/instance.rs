@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use pgha_core::pg::{DataDir, PgView, Postmaster, PostmasterPhase, SqlView};
+use pgha_core::rewind::DivergedWal;
 use pgha_core::units::{Mono, Timeline};
 use tokio::sync::Mutex;
 use tokio::task::JoinHandle;
@@ -18,6 +19,7 @@ use crate::control::{ControlFile, read_control};
 use crate::data_dir::{classify, concern};
 use crate::error::Error;
 use crate::history::{HistoryFile, read_history};
+use crate::kept_wal::{self, KeptWal};
 use crate::pg_bin::PgBin;
 use crate::postmaster::{Found, find_postmaster};
 use crate::process::{ProcessId, is_alive};
@@ -245,6 +247,14 @@ impl Instance {
         let (program, suffix) = (self.server_program(), suffix.to_string());
         self.on_disk(move |spec| removal::set_aside(spec, &program, &suffix))
             .await
+    }
+
+    /// Copies the WAL that a rewind would discard to a directory beside the data directory.
+    ///
+    /// # Errors
+    /// [`Error::Io`] when something cannot be read or written there: nothing may be discarded then.
+    pub async fn keep_wal(&self, wal: DivergedWal) -> Result<KeptWal, Error> {
+        self.on_disk(move |spec| kept_wal::keep_wal(spec, &wal)).await
     }
 
     /// The mark of unfinished work. The caller removes a bootstrap's mark when the cluster is initialised.

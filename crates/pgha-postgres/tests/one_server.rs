@@ -12,6 +12,7 @@ use common::{LIMIT, Node, SUPER_PASSWORD, bin, boot_time};
 use pgha_core::pg::{
     ControlData, ControlState, DataDir, Postmaster, PostmasterPhase, SqlRole, SqlView, UnfinishedWork,
 };
+use pgha_core::rewind::DivergedWal;
 use pgha_core::units::{Lsn, Mono, SystemId, Timeline};
 use pgha_postgres::{
     AfterTimeout, Error, Job, PostBootstrap, Signal, StartOutcome, StopMode, StopOutcome, StopRequest, find_postmaster,
@@ -443,6 +444,17 @@ async fn a_directory_is_judged_by_mode_mount_and_content_and_removed_with_all_it
     std::fs::write(precious.join("keep"), "").unwrap();
     std::fs::write(space.join("keep"), "").unwrap();
     symlink(&precious, data.join("link")).unwrap();
+
+    let astray = |from| DivergedWal {
+        timeline: Timeline(1),
+        from: Lsn(from),
+        to: Lsn(from),
+    };
+    let kept = a.instance.keep_wal(astray(0)).await.unwrap();
+    assert_eq!(kept.path, root.join("data.diverged-1-0"));
+    let segments = std::fs::read_dir(&kept.path).unwrap().count();
+    assert!(segments > 0 && segments == kept.files);
+    assert_eq!(a.instance.keep_wal(astray(u64::MAX >> 1)).await.unwrap().files, 0);
 
     let aside = a.instance.set_aside(".failed").await.unwrap();
     assert_eq!(aside, root.join("data.failed"));

@@ -307,6 +307,7 @@ impl SimSettings {
             use_pg_rewind: Some(self.use_pg_rewind),
             remove_on_rewind_failure: Some(self.may_remove),
             remove_on_diverged_timelines: Some(self.may_remove),
+            keep_diverged_wal: None,
             fenced: true,
         }
     }

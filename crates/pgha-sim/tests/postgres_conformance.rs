@@ -78,7 +78,12 @@ fn a_standby_that_was_ahead_at_the_fork_cannot_follow_without_rewind() {
     assert!(!bench.pg(2).is_streaming());
     bench.begin_checkpoint(1, 10);
     bench.stop(2);
-    bench.run(2, Job::Rewind { source: upstream });
+    let rewind = Job::Rewind {
+        source: upstream,
+        discards: None,
+        keep_aside: false,
+    };
+    bench.run(2, rewind);
     bench.start_standby(2, 1);
     bench.pass(2_000);
     assert!(bench.pg(2).is_streaming());

@@ -6,6 +6,7 @@
 use pgha_core::cluster::HistoryLine;
 use pgha_core::commit::{Change, Commit, FailoverValue, Guard, Key, MemberValue, StatusValue};
 use pgha_core::pg::PendingRestart;
+use pgha_core::rewind::DivergedWal;
 use pgha_core::tags::Tags;
 use pgha_core::units::{MemberName, Revision};
 use serde_json::{Map, Value};
@@ -146,6 +147,7 @@ fn render_member(me: &MemberIdentity<'_>, value: &MemberValue) -> String {
     out.put_some("receive_lsn", value.receive_lsn.filter(|l| l.0 > 0).map(|l| l.0));
     out.put_some("replication_state", value.replication_state.as_deref());
     out.put_some("timeline", value.timeline.map(|t| t.0));
+    out.put_some("diverged_wal", value.diverged_wal.map(diverged));
     // The text is JSON of our own making; were it not, the key would rather do without it than be unreadable.
     let restart = value
         .scheduled_restart
@@ -154,6 +156,15 @@ fn render_member(me: &MemberIdentity<'_>, value: &MemberValue) -> String {
     out.put_some("scheduled_restart", restart);
     out.put_some("pause", value.pause.then_some(true));
     out.compact()
+}
+
+/// WAL outside of the leader's history as a member key has it: positions in bytes.
+fn diverged(wal: DivergedWal) -> Value {
+    let mut out = Object(Map::new());
+    out.put("timeline", wal.timeline.0);
+    out.put("from", wal.from.0);
+    out.put("to", wal.to.0);
+    Value::Object(out.0)
 }
 
 /// `{"<parameter>": {"old_value": .., "new_value": ..}}`.

@@ -93,6 +93,7 @@ pub fn parse_settings(json: &Value) -> (Settings, Vec<Problem>) {
             "remove_data_directory_on_diverged_timelines",
             default.remove_on_diverged_timelines,
         ),
+        keep_diverged_wal: reader.flag(&pg, "keep_diverged_wal", default.keep_diverged_wal),
     };
     (settings, reader.problems)
 }
@@ -306,7 +307,7 @@ mod tests {
             "maximum_lag_on_syncnode": "4096",
             "failsafe_mode": "true", "max_timelines_history": 5, "member_slots_ttl": "30min",
             "postgresql": {"use_slots": "off", "use_pg_rewind": true, "remove_data_directory_on_rewind_failure": "on",
-                           "remove_data_directory_on_diverged_timelines": 1},
+                           "remove_data_directory_on_diverged_timelines": 1, "keep_diverged_wal": true},
             "standby_cluster": {"host": "h", "port": 5433, "primary_slot_name": "s"},
         }));
         assert_eq!(problems, Vec::new());
@@ -325,6 +326,7 @@ mod tests {
             use_pg_rewind: true,
             remove_on_rewind_failure: true,
             remove_on_diverged_timelines: true,
+            keep_diverged_wal: true,
             standby_cluster: Some(StandbyCluster {
                 host: Some("h".into()),
                 port: Some("5433".into()),

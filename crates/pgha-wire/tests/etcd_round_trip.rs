@@ -6,6 +6,7 @@ use common::{BASE, any_json, name};
 use pgha_core::cluster::{ClusterView, HistoryLine, Initialize, MemberRole, MemberState};
 use pgha_core::commit::{Change, Commit, FailoverValue, Key, MemberValue, Purpose, StatusValue};
 use pgha_core::pg::PendingRestart;
+use pgha_core::rewind::DivergedWal;
 use pgha_core::tags::Tags;
 use pgha_core::units::{LeaseId, Lsn, MemberName, Revision, SystemId, Timeline, Wall};
 use pgha_wire::cluster::parse_cluster;
@@ -161,15 +162,18 @@ proptest! {
     fn members_come_back(
         me in member_name(), state in state(), role in role(), lsn in prop::option::of(lsn()), receive_lsn in some_lsn(), replay_lsn in some_lsn(),
         timeline in prop::option::of((1..=u32::MAX).prop_map(Timeline)), flags in any::<[bool; 4]>(), priority in prop::option::of(-3..9_i64), custom in any_json(),
+        diverged in prop::option::of((1..=u32::MAX, lsn(), lsn())),
     ) {
         let [checkpoint_outstanding, pause, pending, nofailover] = flags;
         let tags = parse_tags(json!({"nofailover": nofailover, "failover_priority": priority, "custom": custom}).as_object().expect("an object"));
         let pending_restart = PendingRestart { name: "x".into(), old_value: "1".into(), new_value: "2".into() };
+        let diverged_wal = diverged.map(|(timeline, from, to)| DivergedWal { timeline: Timeline(timeline), from, to });
         let value = MemberValue {
             state, role, lsn, receive_lsn, replay_lsn, timeline, checkpoint_outstanding, pause,
             replication_state: Some("streaming".into()),
             pending_restart: if pending { vec![pending_restart] } else { Vec::new() },
             scheduled_restart: None,
+            diverged_wal,
             release_from_sync: false,
         };
         let identity = MemberIdentity {
@@ -180,6 +184,7 @@ proptest! {
         prop_assert_eq!((found.state, found.role, found.lease), (state, role, Some(LeaseId(3))));
         prop_assert_eq!((found.lsn, found.receive_lsn, found.replay_lsn, found.timeline), (lsn, receive_lsn, replay_lsn, timeline));
         prop_assert_eq!((found.checkpoint_outstanding, found.pause, found.pending_restart), (checkpoint_outstanding, pause, pending));
+        prop_assert_eq!(found.diverged_wal, diverged_wal);
         prop_assert_eq!(found.conn_url.as_deref(), Some(identity.conn_url));
         prop_assert_eq!(found.api_url.as_deref(), Some(identity.api_url));
         prop_assert_eq!(&found.tags, &tags);

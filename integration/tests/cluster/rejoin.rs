@@ -35,6 +35,18 @@ async fn a_diverged_node_is_rewound() -> Result<()> {
     scene.cluster.node_mut(first)?.start()?;
     scene.cluster.wait_whole(HEAL_LIMIT).await?;
     assert_eq!(mark.compare()?, Rejoin::Rewound);
+    // What went is told: in /history for good, by the node that gave it up in its metrics.
+    let old = scene.cluster.node(first)?;
+    let history = old.get("/history").await?.body;
+    assert!(history.contains(&format!("{} had WAL from ", old.name)), "{history}");
+    let metrics = old.get("/metrics").await?.body;
+    let discarded = metrics
+        .lines()
+        .find(|l| l.starts_with("pgha_discarded_wal_bytes_total"));
+    let bytes = discarded
+        .and_then(|l| l.rsplit(' ').next())
+        .and_then(|n| n.parse::<u64>().ok());
+    assert!(bytes > Some(0), "{discarded:?}");
     for node in &scene.cluster.nodes {
         let astray: bool = node
             .sql()

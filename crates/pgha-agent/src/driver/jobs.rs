@@ -57,7 +57,11 @@ pub async fn run_job(bench: &Bench, job: &Job) -> JobOutcome {
         Job::Follow { upstream } => bench.follow(upstream.clone()).await,
         Job::CheckDivergence { source } => bench.check_divergence(source).await,
         Job::CrashRecovery => bench.crash_recovery().await,
-        Job::Rewind { source } => bench.rewind(source).await,
+        Job::Rewind {
+            source,
+            discards,
+            keep_aside,
+        } => bench.rewind(source, *discards, *keep_aside).await,
         Job::DiscardDataDir { keep_aside, reason } => bench.discard(*keep_aside, reason).await,
     };
     done.unwrap_or_else(|error| outcome_of(&error))

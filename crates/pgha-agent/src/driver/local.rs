@@ -144,6 +144,7 @@ impl Local {
             use_pg_rewind: tunable.use_pg_rewind,
             remove_on_rewind_failure: tunable.remove_data_directory_on_rewind_failure,
             remove_on_diverged_timelines: tunable.remove_data_directory_on_diverged_timelines,
+            keep_diverged_wal: tunable.keep_diverged_wal,
             fenced: self.config.pgha.fence,
         }
     }

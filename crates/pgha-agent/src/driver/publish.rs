@@ -83,10 +83,12 @@ pub fn node_status(node: &Node, tally: &Tally, live: Option<&PgView>, next_run: 
             .job
             .as_ref()
             .map(|j| job_text(&j.job, j.copied, j.step.as_deref())),
+        diverged_wal: v.diverged_wal(),
         counters: Counters {
             decisions: tally.decisions.clone(),
             promotions: tally.promotions,
             demotions: tally.demotions,
+            discarded_wal_bytes: v.memory.discarded_wal_bytes,
         },
     }
 }
@@ -136,7 +138,7 @@ pub fn describe(job: &Job) -> String {
         Job::Follow { upstream } => format!("change to {}", of(upstream)),
         Job::CheckDivergence { source } => format!("comparison with the history of {}", source.name),
         Job::CrashRecovery => "crash recovery in single-user mode".to_owned(),
-        Job::Rewind { source } => format!("pg_rewind from {}", source.name),
+        Job::Rewind { source, .. } => format!("pg_rewind from {}", source.name),
         Job::DiscardDataDir { keep_aside: true, .. } => "putting the data directory aside".to_owned(),
         Job::DiscardDataDir { keep_aside: false, .. } => "removal of the data directory".to_owned(),
     }

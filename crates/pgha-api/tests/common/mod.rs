@@ -77,6 +77,7 @@ pub fn primary() -> NodeStatus {
             waits_for: Some("a \"quote\"".into()),
         }),
         job: None,
+        diverged_wal: None,
         counters: Counters::default(),
     }
 }

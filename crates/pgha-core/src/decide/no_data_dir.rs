@@ -195,7 +195,8 @@ fn own_key_stays(v: &View) -> Decision {
     )
 }
 
-fn discard(rule: Rule, keep_aside: bool, reason: &str) -> Decision {
+/// Removes the data directory, or renames it.
+pub(super) fn discard(rule: Rule, keep_aside: bool, reason: &str) -> Decision {
     act(
         rule,
         Action::Begin(Job::DiscardDataDir {

@@ -181,7 +181,7 @@ fn decide_following(v: &View, c: &ClusterView, control: &ControlData, leader: &M
             "reinitialize was asked for"
         };
         return match no_data_dir::confirm_leader(v, c, Rule::ReinitializeAskLeader) {
-            Ok(()) => discard(Rule::DownReinitialize, reason),
+            Ok(()) => no_data_dir::discard(Rule::DownReinitialize, false, reason),
             Err(decision) => decision,
         };
     }
@@ -235,8 +235,9 @@ fn decide_following(v: &View, c: &ClusterView, control: &ControlData, leader: &M
 /// It was on the leader's history and what comes next is gone there: nothing in this directory is missing elsewhere.
 fn copy_anew(v: &View, c: &ClusterView, leader: &MemberName) -> Decision {
     match no_data_dir::confirm_leader(v, c, Rule::DownDiscardWalGone) {
-        Ok(()) => discard(
+        Ok(()) => no_data_dir::discard(
             Rule::DownDiscardWalGone,
+            false,
             &format!("the WAL that this standby needs next has been removed at leader {leader}"),
         ),
         Err(decision) => decision,
@@ -290,6 +291,14 @@ fn decide_diverged(v: &View, c: &ClusterView, leader: &MemberName, source: crate
     if planted(v, Planted::DivergedWaitsForEver) {
         return rest(Rule::DownWaitLeader, "waiting");
     }
+    let told = v.memory.member_written.as_ref().map(|(_, value)| value.diverged_wal);
+    if told.is_some_and(|wal| wal != v.diverged_wal()) {
+        return soon(
+            v,
+            Rule::DownTellDiverged,
+            "telling which local WAL is not in the leader's history",
+        );
+    }
     if !v.can_rewind() {
         return discard_or_stop(
             v,
@@ -327,10 +336,18 @@ fn decide_diverged(v: &View, c: &ClusterView, leader: &MemberName, source: crate
     if let Some(until) = backoff(v, failure) {
         return rest_until(Rule::DownRewind, "pg_rewind failed; trying again in a moment", until);
     }
+    let discards = v.diverged_wal();
+    let what = discards
+        .map(|wal| format!(", which discards {wal}"))
+        .unwrap_or_default();
     act(
         Rule::DownRewind,
-        Action::Begin(Job::Rewind { source }),
-        format!("running pg_rewind from {leader}"),
+        Action::Begin(Job::Rewind {
+            source,
+            discards,
+            keep_aside: v.keeps_diverged_wal(),
+        }),
+        format!("running pg_rewind from {leader}{what}"),
     )
 }
 
@@ -351,20 +368,19 @@ fn discard_or_stop(v: &View, c: &ClusterView, leader: &MemberName, reason: &str,
         );
     }
     match no_data_dir::confirm_leader(v, c, Rule::DownAskLeaderBeforeDiscard) {
-        Ok(()) => discard(Rule::DownDiscardDiverged, reason),
+        Ok(()) => {
+            let what = v
+                .diverged_wal()
+                .map(|wal| format!("; discards {wal}"))
+                .unwrap_or_default();
+            no_data_dir::discard(
+                Rule::DownDiscardDiverged,
+                v.keeps_diverged_wal(),
+                &format!("{reason}{what}"),
+            )
+        }
         Err(decision) => decision,
     }
-}
-
-fn discard(rule: Rule, reason: &str) -> Decision {
-    act(
-        rule,
-        Action::Begin(Job::DiscardDataDir {
-            keep_aside: false,
-            reason: reason.into(),
-        }),
-        reason,
-    )
 }
 
 // ---- nobody leads ----

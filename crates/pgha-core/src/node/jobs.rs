@@ -77,7 +77,11 @@ impl Node {
         let leader = self.view.last_cluster().and_then(|c| c.leader_name()).cloned();
         let now = self.view.now.mono;
         self.tell_role(job, out);
+        let gone = self.view.diverged_wal().map_or(0, |wal| wal.bytes());
         let m = &mut self.view.memory;
+        if matches!(job, Job::Rewind { .. } | Job::DiscardDataDir { .. }) {
+            m.discarded_wal_bytes = m.discarded_wal_bytes.saturating_add(gone);
+        }
         if let Some(slot) = failure_slot(&mut m.failures, job) {
             *slot = None;
         }
@@ -92,7 +96,7 @@ impl Node {
                 m.divergence = leader.map_or(Divergence::Unknown, |leader| Divergence::None { leader });
                 m.timeline_floor = None;
             }
-            Job::Rewind { source } => {
+            Job::Rewind { source, .. } => {
                 m.divergence = Divergence::None {
                     leader: source.name.clone(),
                 };

@@ -153,7 +153,7 @@ implications! {
         Some(!v.pg.is_running() && !v.holds_leader_key() && (never || other_primary_answers(v)))
     },
     "S9: pg_rewind runs only on a stopped, diverged directory while another leader runs as primary" => |v, d| {
-        let Action::Begin(Job::Rewind { source }) = &d.action else { return None };
+        let Action::Begin(Job::Rewind { source, .. }) = &d.action else { return None };
         let c = v.cluster()?;
         let leader = c.leader_name().filter(|l| **l != v.me.name)?;
         let diverged = matches!(&v.memory.divergence, Divergence::Found { leader: of, .. } if of == leader);

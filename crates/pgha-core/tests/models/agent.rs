@@ -274,7 +274,7 @@ impl State {
                 }
                 Some(_) | None => return failed(JobFailure::SourceNotReady),
             },
-            Job::Rewind { source } | Job::Clone { source } => match self.machine(&source.name) {
+            Job::Rewind { source, .. } | Job::Clone { source } => match self.machine(&source.name) {
                 Some(from) if from.pg.is_writable() => {
                     let from = from.pg.clone();
                     let pg = &mut self.machines[node].pg;

@@ -8,6 +8,7 @@ use pgha_core::cluster::{
     MemberState, StatusKey, SyncKey,
 };
 use pgha_core::commit::{Change, Commit, CommitOutcome, Guard, Key, StatusValue};
+use pgha_core::rewind::DivergedWal;
 use pgha_core::settings::Settings;
 use pgha_core::units::{LeaseId, Lsn, MemberName, Mono, Revision, SystemId, Timeline};
 use pgha_core::view::LeaseMemory;
@@ -123,6 +124,7 @@ fn member(w: &mut World, line: &mut Line) -> Result<(), String> {
         lsn: line.lsn("lsn")?,
         timeline: line.number("tl")?.map(Timeline),
         checkpoint_outstanding: line.flag("checkpoint_outstanding"),
+        diverged_wal: line.value("diverged").map(|text| diverged(&text)).transpose()?,
         ..Member::default()
     };
     if line.flag("primary") {
@@ -140,6 +142,14 @@ fn member(w: &mut World, line: &mut Line) -> Result<(), String> {
     set_tags(&mut m.tags, line)?;
     w.cluster.members.insert(name, m.into());
     Ok(())
+}
+
+/// `1@0/500..0/700`.
+fn diverged(text: &str) -> Result<DivergedWal, String> {
+    let (begin, to) = text.split_once("..").ok_or("write diverged=1@0/500..0/700")?;
+    let (timeline, from) = timeline_end(begin)?;
+    let to = Lsn::parse(to).ok_or_else(|| format!("{to} is no position"))?;
+    Ok(DivergedWal { timeline, from, to })
 }
 
 fn status(w: &mut World, line: &mut Line) -> Result<(), String> {
@@ -370,6 +380,7 @@ pub fn apply(c: &mut ClusterView, settings: &Settings, change: &Change, revision
                 lsn: value.lsn,
                 timeline: value.timeline,
                 checkpoint_outstanding: value.checkpoint_outstanding,
+                diverged_wal: value.diverged_wal,
                 tags: old.tags.clone(),
                 ..Member::default()
             };

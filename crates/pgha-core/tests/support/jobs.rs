@@ -21,6 +21,8 @@ pub fn parse(w: &World, line: &mut Line) -> Result<Job, String> {
         },
         "rewind" => Job::Rewind {
             source: source(w, line)?,
+            discards: None,
+            keep_aside: line.flag("aside"),
         },
         "check-divergence" => Job::CheckDivergence {
             source: source(w, line)?,
@@ -81,7 +83,14 @@ pub fn render(job: &Job) -> String {
         Job::Promote => "promote".into(),
         Job::CrashRecovery => "crash-recovery".into(),
         Job::Clone { source } => format!("clone {}", source.name),
-        Job::Rewind { source } => format!("rewind {}", source.name),
+        Job::Rewind {
+            source,
+            discards,
+            keep_aside,
+        } => {
+            let what = discards.map(|wal| format!(" without {wal}")).unwrap_or_default();
+            format!("rewind {}{what}{}", source.name, aside(*keep_aside))
+        }
         Job::CheckDivergence { source } => format!("check-divergence {}", source.name),
         Job::Start { role, timeout } => format!("start {} within {}", render_role(role), seconds(*timeout)),
         Job::Restart { role, timeout } => format!("restart {} within {}", render_role(role), seconds(*timeout)),
@@ -95,9 +104,13 @@ pub fn render(job: &Job) -> String {
         }
         Job::Follow { upstream } => format!("follow {}", render_upstream(upstream.as_ref())),
         Job::DiscardDataDir { keep_aside, .. } => {
-            format!("discard{}", if *keep_aside { " aside" } else { "" })
+            format!("discard{}", aside(*keep_aside))
         }
     }
+}
+
+fn aside(keep: bool) -> &'static str {
+    if keep { " aside" } else { "" }
 }
 
 fn render_role(role: &StartRole) -> String {

@@ -193,6 +193,9 @@ fn change(c: &Change) -> String {
             ] {
                 text.push_str(if set { word } else { "" });
             }
+            if let Some(wal) = value.diverged_wal {
+                text.push_str(&format!(" diverged {wal}"));
+            }
             text
         }
         Change::PutInitialize { system_id, lease } => {
@@ -205,7 +208,11 @@ fn change(c: &Change) -> String {
         Change::PutHistory(lines) => {
             let lines: Vec<String> = lines
                 .iter()
-                .map(|l| format!("{}@{} {}", l.timeline, l.switchpoint, l.new_leader))
+                .map(|l| {
+                    let note = l.reason.split_once("; ").map(|(_, note)| format!(" ({note})"));
+                    let note = note.unwrap_or_default();
+                    format!("{}@{} {}{note}", l.timeline, l.switchpoint, l.new_leader)
+                })
                 .collect();
             format!("put history [{}]", lines.join("; "))
         }

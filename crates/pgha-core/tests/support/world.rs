@@ -224,6 +224,7 @@ impl World {
         me.remove_on_diverged_timelines = line
             .yes_no("remove_on_diverged_timelines")?
             .or(me.remove_on_diverged_timelines);
+        me.keep_diverged_wal = line.yes_no("keep_diverged_wal")?.or(me.keep_diverged_wal);
         if line.flag("cached_pause") {
             me.cached_settings = Some(Settings {
                 pause: true,
@@ -250,6 +251,7 @@ pub fn node_spec(name: &str) -> NodeSpec {
         use_pg_rewind: None,
         remove_on_rewind_failure: None,
         remove_on_diverged_timelines: None,
+        keep_diverged_wal: None,
         fenced: true,
     }
 }
@@ -305,6 +307,7 @@ fn set_settings(s: &mut Settings, line: &mut Line) -> Result<(), String> {
     s.remove_on_diverged_timelines = line
         .yes_no("remove_on_diverged_timelines")?
         .unwrap_or(s.remove_on_diverged_timelines);
+    s.keep_diverged_wal = line.yes_no("keep_diverged_wal")?.unwrap_or(s.keep_diverged_wal);
     if let Some(on) = line.yes_no("standby_cluster")? {
         s.standby_cluster = on.then(StandbyCluster::default);
     }

@@ -92,7 +92,7 @@ impl World {
             Job::Follow { upstream } => self.finish_follow(i, upstream),
             Job::CheckDivergence { source } => self.finish_check(i, &source),
             Job::CrashRecovery => self.finish_crash_recovery(i),
-            Job::Rewind { source } => self.rewind(i, op, &source, step),
+            Job::Rewind { source, .. } => self.rewind(i, op, &source, step),
             Job::DiscardDataDir { .. } => {
                 self.nodes[i].pg.dir = Dir::Empty;
                 self.end_job(i, JobOutcome::Done);

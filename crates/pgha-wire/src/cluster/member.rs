@@ -1,6 +1,7 @@
 //! `/members/<name>`: what a member says of itself.
 
 use pgha_core::cluster::Member;
+use pgha_core::rewind::DivergedWal;
 use pgha_core::units::Lsn;
 use serde_json::{Map, Value};
 
@@ -42,6 +43,7 @@ pub(super) fn parse_member(kv: &KeyValue, text: &str) -> Result<Member, Reason> 
         replay_lsn: raw.lsn("replay_lsn").filter(|l| l.0 > 0),
         timeline: raw.0.get("timeline").and_then(parse_timeline),
         replication_state: raw.text("replication_state"),
+        diverged_wal: raw.0.get("diverged_wal").and_then(parse_diverged),
         // Its presence means that the checkpoint is outstanding; `false` is the only value that is ever written.
         checkpoint_outstanding: raw
             .0
@@ -54,6 +56,15 @@ pub(super) fn parse_member(kv: &KeyValue, text: &str) -> Result<Member, Reason> 
         } else {
             text.to_owned()
         },
+    })
+}
+
+/// `{"timeline": .., "from": .., "to": ..}`, positions in bytes.
+fn parse_diverged(value: &Value) -> Option<DivergedWal> {
+    Some(DivergedWal {
+        timeline: value.get("timeline").and_then(parse_timeline)?,
+        from: value.get("from").and_then(parse_lsn)?,
+        to: value.get("to").and_then(parse_lsn)?,
     })
 }
 

@@ -93,6 +93,8 @@ pub struct Tunable {
     pub remove_data_directory_on_rewind_failure: Option<bool>,
     /// Clone anew instead of pg_rewind.
     pub remove_data_directory_on_diverged_timelines: Option<bool>,
+    /// Keep WAL that pg_rewind or a new clone would discard. pgha's own.
+    pub keep_diverged_wal: Option<bool>,
     /// Options of pg_basebackup.
     pub basebackup: Option<Vec<ToolOption>>,
     /// Commands to run on events.
@@ -292,6 +294,7 @@ pub(super) fn read_tunable(section: &mut Section<'_>) -> Tunable {
         rewind: read_options(section, "rewind", Tool::Rewind),
         remove_data_directory_on_rewind_failure: section.flag("remove_data_directory_on_rewind_failure"),
         remove_data_directory_on_diverged_timelines: section.flag("remove_data_directory_on_diverged_timelines"),
+        keep_diverged_wal: section.flag("keep_diverged_wal"),
         basebackup: read_options(section, "basebackup", Tool::Basebackup),
         callbacks: section
             .node("callbacks")

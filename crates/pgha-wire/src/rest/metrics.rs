@@ -273,6 +273,16 @@ fn put_own(page: &mut Page, status: &NodeStatus, now: Mono) {
         "Demotions of the local Postgres.",
         status.counters.demotions,
     );
+    page.gauge(
+        "pgha_diverged_wal_bytes",
+        "Bytes of local WAL that are not in the history of the leader and will be discarded.",
+        status.diverged_wal.map_or(0, |wal| wal.bytes()),
+    );
+    page.counter(
+        "pgha_discarded_wal_bytes_total",
+        "Bytes of WAL outside of the history of the leader that were discarded by pg_rewind or a new clone.",
+        status.counters.discarded_wal_bytes,
+    );
 }
 
 /// `4.1.5` is `040105`. What is no number in it counts as 0, so that the line stays valid.

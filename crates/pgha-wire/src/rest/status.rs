@@ -6,6 +6,7 @@ use std::time::Duration;
 use pgha_core::cluster::{MemberRole, MemberState};
 use pgha_core::peer::PeerStatus;
 use pgha_core::pg::{PendingRestart, SqlFacts, SqlRole, WalSender};
+use pgha_core::rewind::DivergedWal;
 use pgha_core::tags::Tags;
 use pgha_core::units::{Lsn, MemberName, Mono, SystemId, Timeline};
 use serde_json::{Map, Value, json};
@@ -83,6 +84,8 @@ pub struct NodeStatus {
     pub decision: Option<DecisionNote>,
     /// What a running job does, e.g. `basebackup 40 %`.
     pub job: Option<String>,
+    /// Local WAL outside of the leader's history, which is discarded when the node is repaired.
+    pub diverged_wal: Option<DivergedWal>,
     /// Counts since the agent's start.
     pub counters: Counters,
 }
@@ -143,6 +146,8 @@ pub struct Counters {
     pub promotions: u64,
     /// Demotions of the local PostgreSQL.
     pub demotions: u64,
+    /// Bytes of WAL outside of the leader's history that were discarded.
+    pub discarded_wal_bytes: u64,
 }
 
 impl NodeStatus {

@@ -42,7 +42,7 @@ const STANDBY_CLUSTER: [&str; 7] = [
 ];
 
 /// Keys below `postgresql` that may come from the dynamic configuration, besides the sections of replica methods.
-const POSTGRESQL: [&str; 36] = [
+const POSTGRESQL: [&str; 37] = [
     "basebackup",
     "before_stop",
     "bin_dir",
@@ -53,6 +53,7 @@ const POSTGRESQL: [&str; 36] = [
     "create_replica_methods",
     "custom_conf",
     "database",
+    "keep_diverged_wal",
     "krbsrvname",
     "parameters",
     "parameters_primary",

@@ -146,6 +146,7 @@ fn node(member: &str, state: MemberState, role: MemberRole, sql: Option<SqlFacts
         loop_duration: None,
         decision: None,
         job: None,
+        diverged_wal: None,
         counters: Counters::default(),
     }
 }

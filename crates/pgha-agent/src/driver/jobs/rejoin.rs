@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use pgha_core::job::{DivergenceFacts, JobFailure, JobOutcome, NextWal, Upstream};
 use pgha_core::pg::{ControlState, SqlRole};
+use pgha_core::rewind::DivergedWal;
 use pgha_core::units::{Lsn, Timeline};
 use pgha_postgres::{ConnInfo, Error, RewindOutcome, RewindRequest};
 use pgha_wire::pgconf::guc::command_line;
@@ -156,7 +157,12 @@ impl Bench {
         Ok(JobOutcome::Done)
     }
 
-    pub(super) async fn rewind(&self, source: &Upstream) -> Result<JobOutcome, Error> {
+    pub(super) async fn rewind(
+        &self,
+        source: &Upstream,
+        discards: Option<DivergedWal>,
+        keep_aside: bool,
+    ) -> Result<JobOutcome, Error> {
         let there = address(source)?;
         // pg_rewind believes the source's last checkpoint: before the one after promotion it finds nothing to do.
         let identity = self.instance().identify_system(&there, REMOTE_LIMIT).await;
@@ -177,6 +183,9 @@ impl Bench {
             cancel: &self.cancel,
             report: &report,
         };
+        if let Some(wal) = discards {
+            self.tell_discarded(wal, keep_aside).await?;
+        }
         self.archive_leftovers(&job).await;
         let request = RewindRequest {
             source: there,
@@ -196,6 +205,21 @@ impl Bench {
             RewindOutcome::Failed { reason } => failed(JobFailure::Nothing, reason),
             RewindOutcome::Interrupted { reason } => failed(JobFailure::Damaged, reason),
         })
+    }
+
+    /// Nothing is discarded silently.
+    async fn tell_discarded(&self, wal: DivergedWal, keep_aside: bool) -> Result<(), Error> {
+        let DivergedWal { timeline, from, to } = wal;
+        let bytes = wal.bytes();
+        tracing::warn!(
+            %timeline, %from, %to, bytes,
+            "pg_rewind discards WAL that is not in the leader's history, with everything committed in it"
+        );
+        if keep_aside {
+            let kept = self.instance().keep_wal(wal).await?;
+            tracing::warn!(path = %kept.path.display(), files = kept.files, "the WAL was copied aside");
+        }
+        Ok(())
     }
 
     /// pg_rewind removes WAL that only this node has; what was not archived yet goes to the archive first.
