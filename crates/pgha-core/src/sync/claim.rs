@@ -8,7 +8,7 @@ use alloc::collections::BTreeSet;
 use alloc::string::String;
 use alloc::vec::Vec;
 
-use super::names::Names;
+use super::names::{Method, Names};
 use crate::cluster::SyncKey;
 use crate::units::MemberName;
 
@@ -64,6 +64,37 @@ pub fn holds(claim: &Claim, me: &MemberName, text: Option<&Names>) -> bool {
     let outside = listed.difference(&members).count();
     let holders = certain.saturating_sub(outside) + usize::from(members.contains(&fold(me)));
     holders + seen(claim) + 1 > members.len()
+}
+
+/// Is the claim true for what `me` acknowledges while some wal senders have read `old` and the others `new`?
+///
+/// A wal sender goes by the number of its own text and by the priorities that the others show, each from the text that it
+/// has read. So a standby that the new text drops still counts for a wal sender that has read the new one: from `2 (b,c)` to
+/// `2 (c,d)` a commit can be released by b and d, without c, whom both texts wait for. By priority a wal sender only
+/// releases what its own standby has.
+pub fn holds_between(claim: &Claim, me: &MemberName, old: Option<&Names>, new: Option<&Names>) -> bool {
+    let (Some(from), Some(to)) = (old, new) else {
+        return holds(claim, me, None);
+    };
+    let real = |text: &Names| text.real().map(fold).collect::<BTreeSet<String>>();
+    let members = claim.members();
+    let outside = real(from).union(&real(to)).filter(|n| !members.contains(*n)).count();
+    let star = from.has_star || to.has_star;
+    let releases_safely = |text: &Names| {
+        let own = real(text);
+        if own.is_empty() && !text.has_star {
+            // Whoever has read this text shows no priority, and releases nothing.
+            return true;
+        }
+        let itself = usize::from(text.method == Method::Priority && own.is_subset(&members));
+        let certain = if star {
+            0
+        } else {
+            text.num.saturating_sub(outside).max(itself)
+        };
+        certain + usize::from(members.contains(&fold(me))) + seen(claim) + 1 > members.len()
+    };
+    holds(claim, me, old) && holds(claim, me, new) && releases_safely(from) && releases_safely(to)
 }
 
 /// Is whatever `new` promises promised by `old` already? Then no commit of the past can make it untrue.
@@ -135,6 +166,52 @@ mod tests {
                 expected,
                 "{quorum} {names:?} {text}"
             );
+        }
+    }
+
+    #[test]
+    fn on_the_way_from_one_text_to_another_who_is_dropped_still_counts() {
+        for (quorum, names, old, new, expected) in [
+            (0, &["c"][..], "2 (b,c)", "2 (c,d)", false),
+            (0, &["c"], "2 (b,c)", "c", true),
+            (0, &["c"], "c", "2 (c,d)", true),
+            (
+                0,
+                &["c"],
+                "2 (b,c)",
+                "__patroni_strict_sync_replica_placeholder__",
+                true,
+            ),
+            (
+                0,
+                &["c"],
+                "__patroni_strict_sync_replica_placeholder__",
+                "2 (c,d)",
+                true,
+            ),
+            (0, &["b", "c"], "3 (b,c,d)", "2 (b,c)", false),
+            (
+                0,
+                &["b", "c"],
+                "2 (b,c)",
+                "2 (__patroni_strict_sync_replica_placeholder__,b,c)",
+                true,
+            ),
+            (0, &["b", "c"], "", "2 (b,c)", false),
+            (0, &["b", "c"], "2 (b,c)", "*", false),
+            (
+                1,
+                &["b", "c"],
+                "ANY 1 (b,c)",
+                "1 (__patroni_strict_sync_replica_placeholder__,b,c)",
+                true,
+            ),
+            (1, &["c", "d"], "ANY 2 (b,c)", "ANY 2 (c,d)", true),
+            (0, &["c"], "ANY 2 (b,c)", "ANY 2 (c,d)", false),
+        ] {
+            let (from, to) = (parse(old), parse(new));
+            let held = holds_between(&claim("a", quorum, names), &"a".into(), from.as_ref(), to.as_ref());
+            assert_eq!(held, expected, "{quorum} {names:?} {old} -> {new}");
         }
     }
 

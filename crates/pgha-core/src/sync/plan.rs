@@ -1,7 +1,8 @@
 //! The next step towards the wanted standbys, from facts only: one at a time, each safe by itself.
 //!
 //! Order of a change: what `/sync` claims too much is taken back first; then PostgreSQL is told; when all of it is seen to
-//! have heard, and enough of the standbys hold what was acknowledged before, the claim follows.
+//! have heard, and enough of the standbys hold what was acknowledged before, the claim follows. A text that would make the
+//! claim untrue while some have read it and others have not is reached over the name that nobody has.
 
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -12,6 +13,11 @@ use super::names::{self, Method, NOBODY, Names};
 use super::proof::{Proof, Told, all_read, is_visible};
 use super::{Facts, SyncTask};
 use crate::units::MemberName;
+
+/// Looks, four seconds of them, after which a wal sender is taken to be stuck that has not read the name that nobody has.
+const STUCK: u32 = 23;
+/// A next text waits until the present one was read by everybody.
+const NOT_SETTLED: Step = Step::Wait("the wal senders have not settled on one configuration yet");
 
 /// One step.
 #[derive(Clone, PartialEq, Eq, Debug, Hash)]
@@ -65,7 +71,7 @@ pub fn next(f: &Facts<'_>, proof: &Proof) -> Step {
     }
     let end = wanted.claim(f.me);
     if now == end {
-        return tidy(&wanted, text);
+        return tidy(f, &now, &wanted, text);
     }
     let parsed = wanted.parsed();
     if claim::is_weaker(&now, &end) && claim::holds(&end, f.me, loaded.as_ref()) {
@@ -86,7 +92,7 @@ pub fn next(f: &Facts<'_>, proof: &Proof) -> Step {
     if !claim::holds(&now, f.me, Some(&parsed)) {
         return Step::Write(lessened(f.me, &now, &wanted, loaded.as_ref()));
     }
-    tell(f, proof, &wanted, text)
+    tell(f, proof, &now, &wanted, text)
 }
 
 fn waits(f: &Facts<'_>, proof: &Proof) -> bool {
@@ -94,9 +100,21 @@ fn waits(f: &Facts<'_>, proof: &Proof) -> bool {
 }
 
 /// `/sync` is as wanted: the text takes the form that people expect.
-fn tidy(wanted: &Target, text: &str) -> Step {
+fn tidy(f: &Facts<'_>, now: &Claim, wanted: &Target, text: &str) -> Step {
     let plain = names::render(wanted.method, wanted.num, &wanted.names, false);
-    if text == plain { Step::Rest } else { set(plain, None) }
+    if text == plain {
+        return Step::Rest;
+    }
+    match names::parse(text) {
+        Some(present) if !all_read(&present, &f.pg.wal_senders) => NOT_SETTLED,
+        present if leads_safely(now, f.me, present.as_ref(), &plain) => set(plain, None),
+        Some(_) | None => set(NOBODY.into(), None),
+    }
+}
+
+/// Does the claim stay true while wal senders go from one text to the other?
+fn leads_safely(now: &Claim, me: &MemberName, from: Option<&Names>, to: &str) -> bool {
+    claim::holds_between(now, me, from, names::parse(to).as_ref())
 }
 
 /// Strict mode never acknowledges alone: the last names stay, or nobody's.
@@ -110,6 +128,11 @@ fn strict_without_standby(f: &Facts<'_>, now: &Claim, text: &str, loaded: Option
         };
         let is_true = claim::is_weaker(now, &kept) && claim::holds(&kept, f.me, loaded);
         return Step::Write(if is_true { kept } else { Claim::alone(f.me) });
+    }
+    let leaves = |n: &MemberName| f.members.get(n).is_some_and(|m| !m.tags.may_sync());
+    if now.names.iter().any(leaves) {
+        // It asked for it: what it has may be gone in a moment.
+        return Step::Write(Claim::alone(f.me));
     }
     let kept = loaded.is_some_and(|n| {
         let mut real: Vec<&MemberName> = n.real().collect();
@@ -148,7 +171,7 @@ fn lessened(me: &MemberName, now: &Claim, wanted: &Target, loaded: Option<&Names
 }
 
 /// Tells PostgreSQL, in a way that can be seen to have been heard.
-fn tell(f: &Facts<'_>, proof: &Proof, wanted: &Target, text: &str) -> Step {
+fn tell(f: &Facts<'_>, proof: &Proof, now: &Claim, wanted: &Target, text: &str) -> Step {
     if proof.is_told(text) && names::parse(text).is_some_and(|n| means(&n, wanted)) {
         return Step::Wait("a wal sender has not read its configuration yet");
     }
@@ -162,20 +185,28 @@ fn tell(f: &Facts<'_>, proof: &Proof, wanted: &Target, text: &str) -> Step {
     // With the impossible name in front a list is one by priority whatever the mode: it asks for more, never for less.
     let plain = names::render(wanted.method, wanted.num, &wanted.names, false);
     let led = names::render(Method::Priority, wanted.num, &wanted.names, true);
-    match names::parse(text) {
-        // Something that only PostgreSQL understands: whatever it means, it goes first.
-        None => return set(plain, None),
+    let present = names::parse(text);
+    match &present {
         // A wal sender that is yet to read the present text may do so after this look, and show what the next one implies.
-        Some(present) if !all_read(&present, &f.pg.wal_senders) => {
-            return Step::Wait("the wal senders have not settled on one configuration yet");
+        Some(read) if !all_read(read, &f.pg.wal_senders) => {
+            // One that does not listen must not hold up commits for ever.
+            return match super::blocks(text) && proof.polls > STUCK {
+                true if now.names.is_empty() => set(plain, None),
+                true => Step::Write(Claim::alone(f.me)),
+                false => NOT_SETTLED,
+            };
         }
-        Some(_) => {}
+        Some(_) | None => {}
     }
-    let visible = |text: &&String| names::parse(text).is_some_and(|n| is_visible(&n, &f.pg.wal_senders));
-    let seen = [&plain, &led].into_iter().find(visible).cloned();
+    let visible = |text: &String| names::parse(text).is_some_and(|n| is_visible(&n, &f.pg.wal_senders));
+    let safe = |text: &String| leads_safely(now, f.me, present.as_ref(), text);
+    let seen = [plain, led]
+        .into_iter()
+        .find(|form| present.is_some() && visible(form) && safe(form));
     match seen {
         Some(form) => set(form.clone(), Some(Told::new(form, &f.pg.wal_senders))),
-        None => set(plain, None),
+        // From there every text is visible and safe.
+        None => set(NOBODY.into(), None),
     }
 }
 

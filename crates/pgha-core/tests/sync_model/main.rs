@@ -29,8 +29,9 @@ impl Model for Primary {
             Property::sometimes(
                 "everybody is in /sync and has every commit",
                 |m: &Primary, s: &State| {
-                    let all = s.key.as_ref().is_some_and(|k| k.names.len() == m.0.standbys);
-                    all && s.acknowledged == m.0.commits && s.standbys.iter().all(|b| b.connected)
+                    let all = s.key.as_ref().is_some_and(|k| k.names.len() == m.0.most());
+                    all && s.acknowledged == m.0.commits
+                        && s.standbys.iter().filter(|b| b.connected).count() >= m.0.most()
                 },
             ),
             Property::sometimes("somebody leaves /sync", |m: &Primary, s: &State| {
@@ -67,6 +68,7 @@ fn search(bounds: Bounds) -> Option<String> {
 fn m2() -> Bounds {
     Bounds {
         standbys: 2,
+        absent: 0,
         commits: 2,
         moves: 2,
         crashes: 1,
@@ -78,6 +80,19 @@ fn m2() -> Bounds {
 #[test]
 fn m2_by_priority_no_order_of_reloads_makes_sync_untrue() {
     assert_eq!(search(m2()), None);
+}
+
+#[test]
+fn m2_when_one_of_two_is_exchanged_for_a_third_the_one_that_stays_is_waited_for() {
+    let bounds = Bounds {
+        standbys: 3,
+        absent: 1,
+        commits: 1,
+        moves: 3,
+        crashes: 0,
+        ..m2()
+    };
+    assert_eq!(search(bounds), None);
 }
 
 #[test]
@@ -110,6 +125,7 @@ fn m3_by_quorum_and_across_a_change_of_mode_neither() {
 fn m3_three_standbys_by_quorum_come_and_go() {
     let bounds = Bounds {
         standbys: 3,
+        absent: 0,
         commits: 2,
         moves: 1,
         crashes: 0,

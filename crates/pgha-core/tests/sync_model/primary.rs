@@ -29,6 +29,8 @@ pub enum Plant {
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Bounds {
     pub standbys: usize,
+    /// So many of them are not there at first.
+    pub absent: usize,
     pub commits: u8,
     /// Times that a standby may leave or join.
     pub moves: u8,
@@ -37,6 +39,17 @@ pub struct Bounds {
     /// The modes that follow one another: mode, strict, number of standbys.
     pub modes: Vec<(SynchronousMode, bool, u32)>,
     pub planted: Option<Plant>,
+}
+
+impl Bounds {
+    /// The most names that `/sync` can come to.
+    pub fn most(&self) -> usize {
+        let of_mode = |(mode, _, count): &(SynchronousMode, bool, u32)| match mode {
+            SynchronousMode::Quorum => self.standbys,
+            SynchronousMode::On | SynchronousMode::Off => self.standbys.min(usize::try_from(*count).unwrap()),
+        };
+        self.modes.iter().map(of_mode).max().unwrap()
+    }
 }
 
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
@@ -93,7 +106,7 @@ pub fn name(i: usize) -> MemberName {
 impl State {
     pub fn new(bounds: &Bounds) -> State {
         let standby = |i: usize| Standby {
-            connected: true,
+            connected: i >= bounds.absent,
             pid: i32::try_from(i).unwrap(),
             flushed: 0,
             read: String::new(),
