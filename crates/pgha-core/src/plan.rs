@@ -377,8 +377,13 @@ pub fn member_value(v: &View) -> MemberValue {
         pending_restart: facts.map(|f| f.pending_restart.clone()).unwrap_or_default(),
         scheduled_restart: v.memory.wishes.scheduled_restart.as_ref().map(|s| s.text.clone()),
         diverged_wal: v.diverged_wal(),
-        release_from_sync: v.memory.terminating,
+        release_from_sync: asks_for_release(v),
     }
+}
+
+/// Does this member ask to be taken out of `/sync`? Its data are about to be away, for a while or for good.
+pub fn asks_for_release(v: &View) -> bool {
+    v.memory.terminating || (v.settings().is_synchronous() && v.memory.wishes.reinitialize.is_some())
 }
 
 /// `streaming`, `in archive recovery`, or nothing.

@@ -94,12 +94,8 @@ pub fn healthiest(
     };
     let my_lsn = facts.lsn().unwrap_or(Lsn(0));
     let my_timeline = my_timeline(view);
-    if let (Some(mine), Some(cluster_timeline)) = (my_timeline, cluster.timeline_by_history())
-        && mine < cluster_timeline
-    {
-        return Err(NotHealthiest::Unfit(format!(
-            "My timeline {mine} is behind last known cluster timeline {cluster_timeline}"
-        )));
+    if let Some(reason) = behind_history(view, cluster) {
+        return Err(NotHealthiest::Unfit(reason));
     }
     if check_lag && let Some(status) = &cluster.status {
         let lag = status.optime.ahead_of(my_lsn);
@@ -124,6 +120,23 @@ pub fn healthiest(
         compare(my_timeline, my_lsn, my_priority, name, peer)?;
     }
     Ok(())
+}
+
+/// Why `/history` keeps this node from leading: somebody was promoted that it has not followed.
+pub fn behind_history(view: &View, cluster: &ClusterView) -> Option<String> {
+    let (mine, newest) = (my_timeline(view)?, cluster.timeline_by_history()?);
+    (mine < newest).then(|| format!("My timeline {mine} is behind last known cluster timeline {newest}"))
+}
+
+/// Has a candidate of `/sync` to see others?
+pub fn has_voters(view: &View, cluster: &ClusterView) -> bool {
+    view.settings().is_synchronous() && cluster.sync.as_ref().is_some_and(|s| s.quorum > 0)
+}
+
+/// Does this peer lack WAL that this node has?
+pub fn is_behind_me(view: &View, name: &MemberName) -> bool {
+    let mine = (my_timeline(view), view.pg.facts().and_then(|f| f.lsn()));
+    answer(view, name).is_some_and(|peer| (peer.timeline, peer.lsn) < mine)
 }
 
 fn compare(

@@ -295,6 +295,9 @@ rules! {
     ReinitializeStop = 1220,
     /// A reinitialisation was asked for: the leader is asked that it lives before anything is removed.
     ReinitializeAskLeader = 1230,
+    /// A reinitialisation was asked for, and `/sync` still names this member: its copy of acknowledged commits is removed only
+    /// when nobody counts on it any more. Otherwise a new copy, made of a standby that lags, could win the next race.
+    ReinitializeLeaveSync = 1240,
 
     /// SIGTERM in maintenance mode: PostgreSQL and the key stay as they are.
     ShutdownPaused = 1300,

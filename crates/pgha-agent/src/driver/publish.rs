@@ -66,7 +66,7 @@ pub fn node_status(node: &Node, tally: &Tally, live: Option<&PgView>, next_run: 
         optime: cluster.and_then(|c| c.status.as_ref()).map(|s| s.optime),
         maximum_lag_on_failover: v.settings().maximum_lag_on_failover,
         tags: v.me.tags.clone(),
-        release_from_sync: v.memory.terminating,
+        release_from_sync: plan::asks_for_release(v),
         pending_restart: pg.facts().map(|f| f.pending_restart.clone()).unwrap_or_default(),
         scheduled_restart: v.memory.wishes.scheduled_restart.as_ref().map(|s| s.text.clone()),
         watchdog_failed: v.me.watchdog_required && v.memory.watchdog == WatchdogView::Failed,

@@ -65,6 +65,9 @@ fn decide_standby(v: &View, c: &ClusterView, leader: &MemberName, standby: &Stan
         wanted_upstream(v, c, leader)
     };
     if v.memory.wishes.reinitialize.is_some() {
+        if let Some(wait) = no_data_dir::leave_sync(v, c) {
+            return wait;
+        }
         return match no_data_dir::confirm_leader(v, c, Rule::ReinitializeAskLeader) {
             Ok(()) => act(
                 Rule::ReinitializeStop,

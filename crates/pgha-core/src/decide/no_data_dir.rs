@@ -60,6 +60,19 @@ pub(super) fn decide_empty(v: &View, c: &ClusterView) -> Decision {
     }
 }
 
+/// Data that `/sync` counts on are not removed: the leader is asked, by the tags of this member, to take it out first.
+pub(super) fn leave_sync(v: &View, c: &ClusterView) -> Option<Decision> {
+    let same = |name: &MemberName| name.as_str().eq_ignore_ascii_case(v.me.name.as_str());
+    let named = c.sync.as_ref().is_some_and(|s| s.standbys.iter().any(same));
+    (named && v.settings().is_synchronous()).then(|| {
+        soon(
+            v,
+            Rule::ReinitializeLeaveSync,
+            "reinitialize: waiting for the leader to take this member out of /sync",
+        )
+    })
+}
+
 /// A running member with clonefrom that is neither the leader nor we; else the leader, once it runs.
 fn clone_source(v: &View, c: &ClusterView, leader: &MemberName) -> Option<Upstream> {
     let only_leader = v.memory.wishes.reinitialize.is_some_and(|r| r.from_leader);

@@ -302,23 +302,36 @@ fn decide_race(v: &View, c: &ClusterView) -> Decision {
     }
 }
 
+/// The candidate was chosen by a person, and as a rule checked by the old leader: others being ahead does not matter. But
+/// the leader may have died before it looked, so what nobody may ignore is looked at here: a living primary, `/history`, and
+/// for a switchover in synchronous mode the members that have to be seen.
+fn decide_as_candidate(v: &View, c: &ClusterView, wish: &FailoverKey) -> Decision {
+    if let Some(name) = race::living_primary(v) {
+        return soon(v, Rule::RacePrimaryAlive, format!("Primary ({name}) is still alive"));
+    }
+    if let Some(reason) = race::behind_history(v, c) {
+        return soon(v, Rule::RaceNotHealthiest, reason);
+    }
+    if let Some(missing) = race::votes_missing(v, c).filter(|_| wish.is_switchover()) {
+        return soon(v, Rule::RaceQuorumMissing, missing);
+    }
+    act(
+        Rule::RaceAcquire,
+        Action::AcquireLeaderKey,
+        "I am the candidate: taking the leader key",
+    )
+}
+
 /// Patroni's manual rules while the old leader has stepped down. `Ok`: race, ignoring this member.
 fn manual(v: &View, c: &ClusterView, wish: &FailoverKey) -> Result<Option<MemberName>, Decision> {
     match &wish.candidate {
-        Some(candidate) if *candidate == v.me.name => {
-            // The candidate was chosen by a person and checked by the old leader; only a living primary stops it.
-            Err(match race::living_primary(v) {
-                Some(name) => soon(v, Rule::RacePrimaryAlive, format!("Primary ({name}) is still alive")),
-                None => act(
-                    Rule::RaceAcquire,
-                    Action::AcquireLeaderKey,
-                    "I am the candidate: taking the leader key",
-                ),
-            })
-        }
+        Some(candidate) if *candidate == v.me.name => Err(decide_as_candidate(v, c, wish)),
         Some(candidate) => {
-            let (fit, _) = race::candidates(v, c, Some(candidate), None, false);
-            if fit.is_empty() {
+            // Whom a switchover names must be in /sync like everybody else, or all would wait for it for ever.
+            let only_sync = wish.is_switchover() && v.settings().is_synchronous();
+            let (fit, _) = race::candidates(v, c, Some(candidate), None, only_sync);
+            let overtaken = wish.is_switchover() && race::has_voters(v, c) && race::is_behind_me(v, candidate);
+            if fit.is_empty() || overtaken {
                 return Ok(wish.leader.clone());
             }
             Err(soon(

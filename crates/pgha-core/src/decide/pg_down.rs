@@ -23,7 +23,9 @@ const REWIND_TRIES: u32 = 3;
 const STEP_DOWN_GRACE: Duration = Duration::from_secs(2);
 
 pub(super) fn decide(v: &View, c: &ClusterView, control: &ControlData) -> Decision {
-    if v.settings().pause && v.memory.wishes.reinitialize.is_none() && !planted(v, Planted::RestartInPause) {
+    // A reinitialisation needs a leader; a wish for one is no permission to start PostgreSQL.
+    let reinitializes = v.memory.wishes.reinitialize.is_some() && c.leader_name().is_some_and(|l| *l != v.me.name);
+    if v.settings().pause && !reinitializes && !planted(v, Planted::RestartInPause) {
         return decide_paused(v);
     }
     if v.holds_leader_key() {
@@ -175,6 +177,9 @@ fn restart_primary(v: &View, c: &ClusterView) -> Decision {
 
 fn decide_following(v: &View, c: &ClusterView, control: &ControlData, leader: &MemberName) -> Decision {
     if let Some(wish) = v.memory.wishes.reinitialize {
+        if let Some(wait) = no_data_dir::leave_sync(v, c) {
+            return wait;
+        }
         let reason = if wish.from_leader {
             "reinitialize from the leader was asked for"
         } else {

@@ -15,6 +15,9 @@
 //!   was promoted, alone with etcd, out of sight of this node and of all that answer;
 //! - nobody is on a newer timeline or ahead, and this node has not less than what etcd last told of the old leader.
 //!
+//! In synchronous mode a former primary that is down founds the scope by the same evidence, not by having been a primary
+//! once: an agent that was restarted does not know who was promoted after it, and nobody may answer just now.
+//!
 //! The race then goes on as always; its transaction writes `/initialize` and `/config` only if both are still missing.
 //!
 //! **Not covered, and left to a person:** an agent that was restarted since (it remembers nothing, and who answers now
@@ -122,6 +125,11 @@ fn evidence(v: &View) -> Result<(), String> {
 /// Is there an answer, with a position, from every member that could have led since etcd was last read?
 pub(super) fn everybody_answered(v: &View) -> Result<(), String> {
     let known = &v.memory.known;
+    if known.system_id.is_none() && v.settings().is_synchronous() {
+        return Err(
+            "this agent has not seen the scope since it was started: others may hold what was acknowledged".into(),
+        );
+    }
     if known.is_incomplete() {
         return Err("there are more members than are remembered".into());
     }

@@ -76,7 +76,7 @@ implications! {
     },
     "S8: a node whose timeline is behind /history neither takes nor uses the key" => |v, d| {
         let (Some(mine), Some(cluster)) = (timeline(v), v.cluster()?.timeline_by_history()) else { return None };
-        if mine >= cluster || v.settings().pause || v.memory.job.is_some() || named_by_operator(v) {
+        if mine >= cluster || v.settings().pause || v.memory.job.is_some() {
             return None;
         }
         let leads = match &d.action {
@@ -121,6 +121,12 @@ implications! {
         let Action::Begin(Job::Promote) = d.action else { return None };
         let text = &v.pg.facts()?.synchronous_standby_names;
         v.settings().is_synchronous().then_some(text == "__patroni_strict_sync_replica_placeholder__")
+    },
+    "S4: a copy that /sync counts on is not stopped to be made anew" => |v, d| {
+        let Action::Begin(Job::Stop { .. }) = d.action else { return None };
+        v.memory.wishes.reinitialize.filter(|_| v.pg.says_standby() && !v.memory.terminating)?;
+        let sync = v.cluster()?.sync.as_ref().filter(|_| v.settings().is_synchronous())?;
+        Some(!sync.standbys.contains(&v.me.name))
     },
     "a node that must not lead takes no key as a standby" => |v, d| {
         (v.pg.says_standby() && !v.me.tags.may_lead()).then_some(d.action != Action::AcquireLeaderKey)

@@ -314,3 +314,42 @@ pub fn follow() -> Situation {
         ],
     )
 }
+
+/// A member that is to be reinitialised, and that `/sync` may count on.
+pub fn follow_synchronous() -> Situation {
+    situation(
+        "follow, synchronous",
+        &[
+            (Part::Members, &[TWO, "member a; member b primary tl=2"]),
+            (Part::Leader, &["leader b"]),
+            (
+                Part::Pg,
+                &[
+                    "pg standby",
+                    "pg standby from=b streaming",
+                    "pg down standby",
+                    "pg down primary",
+                ],
+            ),
+            (
+                Part::Settings,
+                &[
+                    "settings synchronous=yes",
+                    "settings synchronous=quorum",
+                    "settings synchronous=yes pause=yes",
+                ],
+            ),
+            (Part::Sync, &["", "sync leader=b", "sync leader=b standbys=a"]),
+            (
+                Part::Wish,
+                &["", "wish restart", "wish reinitialize", "wish reinitialize force"],
+            ),
+            (
+                Part::Peers,
+                &["", "peer b primary", "peer b standby", "peer b unreachable"],
+            ),
+            (Part::Terminating, BOTH),
+            (Part::Cycle, &CYCLE[..4]),
+        ],
+    )
+}

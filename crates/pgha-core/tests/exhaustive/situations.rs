@@ -105,6 +105,7 @@ pub fn all() -> Vec<Situation> {
         running::race_quorum(&three),
         running::lead(&two),
         running::lead_synchronous(),
+        running::follow_synchronous(),
         running::wishes(&three),
         running::handover(&three),
         other::leading_down(&two),
