@@ -91,6 +91,7 @@ impl World {
 
     fn ask_peers(&mut self, i: usize, epoch: u64, op: OpId, peers: &[(MemberName, String)], budget: Duration) {
         self.note_asked(i);
+        self.note_peers_asked(i, peers);
         let mut answers = BTreeMap::new();
         let mut after = self.latency();
         let at = self.boot(i);

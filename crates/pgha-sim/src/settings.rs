@@ -246,6 +246,7 @@ impl SimSettings {
             commit_every_ms: [100, 500, 500, 2000][r.index(4)],
             // With less there is no room for the device's margin.
             watchdog_required: r.chance(150) && ttl >= 20,
+            maximum_lag: [1 << 20, 1 << 20, 64 << 10][r.index(3)],
             ..SimSettings::default()
         }
     }

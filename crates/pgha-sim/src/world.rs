@@ -374,6 +374,8 @@ impl World {
         }
         node.fired = true;
         if node.pg.server != Server::Down {
+            self.check_fenced(i);
+            let node = &mut self.nodes[i];
             node.pg.crash();
             self.count("fence fired on a running server");
             self.fail_job_of_dead_server(i);

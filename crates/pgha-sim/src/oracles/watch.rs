@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use pgha_core::job::Job;
 use pgha_core::request::RequestId;
-use pgha_core::units::Revision;
+use pgha_core::units::{MemberName, Revision};
 
 use super::{
     l02_no_needless_failover as l02, l03_named_end as l03, l06_commands_end as l06, l07_views_agree as l07,
@@ -33,6 +33,10 @@ pub(super) struct Watch {
     pub asked: BTreeMap<RequestId, (usize, Time)>,
     /// Whom an operator ever named as a candidate.
     pub named: BTreeSet<usize>,
+    /// By node: when it asked its peers last, and whom it reached.
+    pub peers_asked: BTreeMap<usize, (Time, Vec<usize>)>,
+    /// By node: since when nothing has kept its daemon from a majority of etcd.
+    pub whole_path: BTreeMap<usize, Time>,
 }
 
 impl World {
@@ -44,6 +48,9 @@ impl World {
                 if self.oracles.watch.founded.is_none() {
                     self.oracles.watch.founded = self.nodes[i].pg.data().map(|d| d.system_id);
                 }
+            }
+            if !self.has_whole_path(i) {
+                self.oracles.watch.whole_path.insert(i, self.now);
             }
         }
         let quiet = l02::check_quiet(self);
@@ -70,6 +77,12 @@ impl World {
         if let Some(text) = broken {
             self.violation(text);
         }
+    }
+
+    /// A fence is about to stop a server that accepts writes.
+    pub(crate) fn check_fenced(&mut self, i: usize) {
+        let broken = l02::check_whole_path(self, i, "the fence stops it");
+        self.tell(broken);
     }
 
     /// A job begins.
@@ -109,6 +122,14 @@ impl World {
     /// The daemon ended: whoever waits sees the connection close.
     pub(crate) fn note_hung_up(&mut self, i: usize) {
         self.oracles.watch.asked.retain(|_, (node, _)| *node != i);
+    }
+
+    /// A daemon asks its peers.
+    pub(crate) fn note_peers_asked(&mut self, i: usize, peers: &[(MemberName, String)]) {
+        let asked = |j: &usize| peers.iter().any(|(name, _)| *name == self.nodes[*j].name);
+        let reached = |j: &usize| asked(j) && self.nodes[*j].agent_runs() && self.talk(i, *j);
+        let reached = self.others(i).filter(reached).collect();
+        self.oracles.watch.peers_asked.insert(i, (self.now, reached));
     }
 
     /// An operator named a candidate.
