@@ -333,16 +333,7 @@ pub fn tend(v: &View) -> Vec<Tend> {
         items.push(Tend::Checkpoint);
     }
     if is_primary || c.leader.is_some() {
-        let last_wanted = &v.memory.slot_last_wanted;
-        items.extend(slots::plan_slots(
-            &v.me.name,
-            c,
-            v.settings(),
-            facts,
-            is_primary,
-            last_wanted,
-            v.now.mono,
-        ));
+        items.extend(slots::plan_slots(v, c, facts));
     }
     items
 }

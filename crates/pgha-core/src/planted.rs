@@ -1,5 +1,6 @@
 //! Defects that can be put into the rules on purpose, to measure whether the simulator would find them. Each is one that
-//! Patroni, Stolon, repmgr, pg_auto_failover or a client of etcd really had; `docs/replayed-bugs.md` names the sources.
+//! Patroni, Stolon, pg_auto_failover, repmgr, CloudNativePG or a client of etcd really had; `docs/replayed-bugs.md` names the
+//! sources.
 //!
 //! Without the feature `planted-bugs` a question for a defect is the constant `false`, and nothing can be planted. No crate
 //! but the simulator may enable it, and not by default (`integration/tests/borders.rs`).
@@ -27,6 +28,52 @@ pub enum Planted {
     RaceInPause,
     /// The primary is demoted at the first answer of etcd that does not come.
     DemoteOnFirstSilence,
+    /// A candidate does not compare its position with those of its peers.
+    PositionIgnored,
+    /// A candidate asks nobody.
+    RaceAsksNobody,
+    /// A candidate does not wait for the deadline of a leader whose key vanished.
+    OldDeadlineIgnored,
+    /// A candidate does not compare its timeline with `/history`.
+    HistoryIgnored,
+    /// Nobody is promoted until every member has answered.
+    EverybodyMustAnswer,
+    /// What peers answered once is used again in later cycles.
+    OldAnswersUsed,
+    /// A primary whose key is gone takes it again and does not look who led since.
+    StalePrimaryRetakes,
+    /// The key is released when PostgreSQL has stopped, whoever has the shutdown checkpoint.
+    ReleasedAtStop,
+    /// Who has the beginning of the shutdown checkpoint's record is taken to have it.
+    RecordHalfReceived,
+    /// A wish in `/failover` that cannot be fulfilled stays.
+    WishNeverCleared,
+    /// A monitoring query without an answer is taken for a server that is down.
+    SilenceMeansDown,
+    /// A primary that reaches no peer is stopped.
+    IsolationIsFatal,
+    /// The promotion goes by keys that were read before the proof.
+    PromotesOnOldRead,
+    /// A transaction without an answer is taken for applied.
+    SilenceIsSuccess,
+    /// A former primary follows without a look at its WAL.
+    FormerPrimaryFollows,
+    /// What was learnt of a leader's history counts for every later leadership of the same name.
+    LeaderKnownByName,
+    /// A directory that pg_rewind left half way is started.
+    HalfRewoundStarted,
+    /// A directory that a copy left half way is started.
+    HalfCopyStarted,
+    /// Data is removed without a look whether a primary lives elsewhere.
+    RemovesUnasked,
+    /// A member's slot is dropped as soon as its key is gone.
+    SlotGoesWithMember,
+    /// A slot that this daemon never saw wanted is dropped.
+    UnknownSlotDropped,
+    /// A slot whose WAL is lost stays.
+    LostSlotKept,
+    /// The health check for the primary goes by PostgreSQL's role alone.
+    AnswersByRoleOnly,
 }
 
 /// Is this defect planted in this node?

@@ -7,6 +7,7 @@ use core::time::Duration;
 
 use crate::cluster::ClusterView;
 use crate::peer::{PeerStatus, PeerView};
+use crate::planted::{Planted, planted};
 use crate::units::{Lsn, MemberName, Timeline};
 use crate::view::View;
 
@@ -92,20 +93,11 @@ pub fn healthiest(
     let Some(facts) = view.pg.facts() else {
         return Err(NotHealthiest::Unfit("PostgreSQL does not tell its position".into()));
     };
-    let my_lsn = facts.lsn().unwrap_or(Lsn(0));
-    let my_timeline = my_timeline(view);
-    if let Some(reason) = behind_history(view, cluster) {
+    if let Some(reason) = too_old(view, cluster, check_lag) {
         return Err(NotHealthiest::Unfit(reason));
     }
-    if check_lag && let Some(status) = &cluster.status {
-        let lag = status.optime.ahead_of(my_lsn);
-        if lag > view.settings().maximum_lag_on_failover {
-            return Err(NotHealthiest::Unfit(format!(
-                "My wal position exceeds maximum replication lag: {lag} bytes behind the last published position {}",
-                status.optime
-            )));
-        }
-    }
+    let my_lsn = facts.lsn().unwrap_or(Lsn(0));
+    let my_timeline = my_timeline(view);
     let my_priority = view.me.tags.effective_failover_priority();
     for (name, peer) in answers(view) {
         if peer.in_recovery == Some(false) {
@@ -114,7 +106,7 @@ pub fn healthiest(
         if Some(name) == ignore || !peer.tags.may_lead() || peer.watchdog_failed || peer.in_recovery.is_none() {
             continue;
         }
-        if !in_sync_set(view, cluster, name) {
+        if !in_sync_set(view, cluster, name) || planted(view, Planted::PositionIgnored) {
             continue;
         }
         compare(my_timeline, my_lsn, my_priority, name, peer)?;
@@ -122,10 +114,25 @@ pub fn healthiest(
     Ok(())
 }
 
-/// Why `/history` keeps this node from leading: somebody was promoted that it has not followed.
-pub fn behind_history(view: &View, cluster: &ClusterView) -> Option<String> {
-    let (mine, newest) = (my_timeline(view)?, cluster.timeline_by_history()?);
-    (mine < newest).then(|| format!("My timeline {mine} is behind last known cluster timeline {newest}"))
+/// Why this node's WAL is too old to lead, whoever else there is: somebody was promoted whom it has not followed, or, with
+/// `check_lag`, the last leader was further than `maximum_lag_on_failover` ahead.
+pub fn too_old(view: &View, cluster: &ClusterView, check_lag: bool) -> Option<String> {
+    if let (Some(mine), Some(newest)) = (my_timeline(view), cluster.timeline_by_history())
+        && mine < newest
+        && !planted(view, Planted::HistoryIgnored)
+    {
+        return Some(format!(
+            "My timeline {mine} is behind last known cluster timeline {newest}"
+        ));
+    }
+    let published = cluster.status.as_ref().filter(|_| check_lag)?.optime;
+    let mine = view.pg.facts().and_then(|f| f.lsn()).unwrap_or(Lsn(0));
+    let lag = published.ahead_of(mine);
+    (lag > view.settings().maximum_lag_on_failover).then(|| {
+        format!(
+            "My wal position exceeds maximum replication lag: {lag} bytes behind the last published position {published}"
+        )
+    })
 }
 
 /// Has a candidate of `/sync` to see others?
@@ -286,6 +293,7 @@ fn unfit(
     let lsn = peer.lsn.unwrap_or(Lsn(0));
     let late = match reached {
         // The record itself must be there, not only its beginning.
+        Some(checkpoint) if planted(view, Planted::RecordHalfReceived) => lsn < checkpoint,
         Some(checkpoint) => lsn <= checkpoint,
         None => {
             let published = cluster.status.as_ref().map(|s| s.optime);

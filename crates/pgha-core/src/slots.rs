@@ -9,8 +9,9 @@ use core::time::Duration;
 use crate::cluster::ClusterView;
 use crate::effect::Tend;
 use crate::pg::SqlFacts;
-use crate::settings::Settings;
+use crate::planted::{Planted, planted};
 use crate::units::{Lsn, MemberName, Mono};
+use crate::view::View;
 
 /// PostgreSQL's limit for a slot name, in bytes.
 const SLOT_NAME_MAX: usize = 63;
@@ -37,26 +38,21 @@ pub fn slot_name(member: &MemberName) -> String {
 ///
 /// Every node keeps a slot for every other member, so that WAL is still there for it after a failover. A slot is
 /// dropped only `member_slots_ttl` after its member was last seen, and never while it is in use.
-pub fn plan_slots(
-    me: &MemberName,
-    cluster: &ClusterView,
-    settings: &Settings,
-    facts: &SqlFacts,
-    is_primary: bool,
-    last_wanted: &BTreeMap<String, Mono>,
-    now: Mono,
-) -> Vec<Tend> {
+pub fn plan_slots(v: &View, cluster: &ClusterView, facts: &SqlFacts) -> Vec<Tend> {
     let mut plan = Vec::new();
+    let settings = v.settings();
     if !settings.use_slots {
         return plan;
     }
-    let wanted = wanted_slots(me, cluster);
+    let is_primary = v.pg.says_primary();
+    let wanted = wanted_slots(&v.me.name, cluster);
     let published = cluster.status.as_ref().map(|s| &s.slots);
     for name in &wanted {
         match facts.slots.get(name) {
             None => plan.push(Tend::CreateSlot(name.clone())),
             Some(slot) if slot.logical || slot.active => {}
             // A lost slot, or one nobody reserved WAL for, is made anew: streaming from it can never succeed.
+            Some(slot) if slot.lost && planted(v, Planted::LostSlotKept) => {}
             Some(slot) if slot.lost || slot.restart.is_none() => plan.push(Tend::DropSlot(name.clone())),
             Some(slot) if !is_primary => {
                 let target = published.and_then(|p| p.get(name)).copied().unwrap_or(Lsn(0));
@@ -72,9 +68,11 @@ pub fn plan_slots(
     }
     for (name, slot) in &facts.slots {
         let ours = !slot.logical && !slot.temporary && !slot.active && !wanted.contains(name);
-        let expired = last_wanted
-            .get(name)
-            .is_some_and(|at| now.since(*at) >= settings.member_slots_ttl);
+        let expired = match v.memory.slot_last_wanted.get(name) {
+            Some(_) if planted(v, Planted::SlotGoesWithMember) => true,
+            Some(at) => v.now.mono.since(*at) >= settings.member_slots_ttl,
+            None => planted(v, Planted::UnknownSlotDropped),
+        };
         if ours && expired {
             plan.push(Tend::DropSlot(name.clone()));
         }

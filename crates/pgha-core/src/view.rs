@@ -11,6 +11,7 @@ use crate::job::{DivergenceFacts, Job, JobFailure};
 use crate::known::KnownCluster;
 use crate::peer::PeerView;
 use crate::pg::PgView;
+use crate::planted::{Planted, planted};
 use crate::request::{RequestId, RestartRequest};
 use crate::rewind::{DivergedWal, Verdict, diverged_wal, judge};
 use crate::settings::Settings;
@@ -484,7 +485,7 @@ impl View {
             Some(LeadsUntil::Proven(deadline)) => now < deadline,
             Some(LeadsUntil::Lifted) => true,
             None => false,
-        };
+        } || planted(self, Planted::AnswersByRoleOnly);
         leads && self.pg.says_primary()
     }
     /// May pg_rewind be used here? Setting, and checksums or wal_log_hints in pg_control.

@@ -69,6 +69,13 @@ impl Clock {
         self.wall_offset = self.wall_offset.saturating_add(micros);
     }
 
+    /// The boot clock jumps too, as no boot clock does.
+    pub fn jump_boot(&mut self, now: Time, ms: i64) {
+        let jump = ms.saturating_mul(1_000_000);
+        self.boot = self.boot(now).0.saturating_add_signed(jump);
+        self.since = now;
+    }
+
     /// The machine boots: its boot clock begins at zero.
     pub fn reboot(&mut self, now: Time) {
         self.since = now;

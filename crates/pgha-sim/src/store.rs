@@ -18,7 +18,8 @@ use pgha_wire::commit::{MemberIdentity, render_txn};
 use pgha_wire::meaning::Meaning;
 
 use crate::client::{Client, Wish, url};
-use crate::etcd::{Asked, Reply, Said, Time, understood};
+use crate::etcd::{Asked, MEMBERS, Reply, Said, Time, understood};
+use crate::planted::WorldDefect;
 use crate::world::{BASE, Happening, LEADER_KEY, MS, PREFIX, SEC, World};
 
 /// How far back a stale read looks at most.
@@ -77,6 +78,7 @@ impl World {
     /// Sends a call to the next member in its order, or ends it.
     fn next_attempt(&mut self, i: usize, number: u64) {
         let now = self.boot(i);
+        let keeps_to_one = self.suffers(WorldDefect::OneMemberAsked);
         let node = &mut self.nodes[i];
         let epoch = node.epoch;
         let Some(call) = node.client.calls.get_mut(&number) else {
@@ -90,6 +92,9 @@ impl World {
             return self.round_is_over(i, number);
         }
         call.member = call.order.remove(0);
+        if keeps_to_one {
+            call.member = i % MEMBERS;
+        }
         call.floor = node.client.horizon.floor();
         call.reauthenticated = false;
         let allowed = match call.wish.may_be_repeated() {
@@ -321,12 +326,16 @@ impl World {
 
     fn take_answer(&mut self, i: usize, number: u64, header: Header, said: Said, state: Option<Rc<ClusterView>>) {
         let now = self.boot(i);
+        let believes = self.suffers(WorldDefect::PastBelieved);
         let client = &mut self.nodes[i].client;
         let Some(call) = client.calls.get_mut(&number) else {
             return;
         };
         let member = call.member;
-        if let Err(regression) = client.horizon.admit(call.floor, header, call.wish.freshness()) {
+        let admitted = client.horizon.admit(call.floor, header, call.wish.freshness());
+        if let Err(regression) = admitted
+            && !believes
+        {
             let repeatable = call.wish.may_be_repeated();
             match regression {
                 Regression::Overtaken => {}
@@ -366,13 +375,14 @@ impl World {
             let member = self.nodes[i].client.calls.get(&number).map_or(0, |call| call.member);
             self.reaches_member(i, member) && self.hears_member(i, member)
         };
+        let renews = !self.suffers(WorldDefect::TokenNeverRenewed);
         let node = &mut self.nodes[i];
         let epoch = node.epoch;
         let Some(call) = node.client.calls.get_mut(&number) else {
             return;
         };
         let may_help = matches!(reading.meaning, Meaning::TokenRejected | Meaning::Denied);
-        if may_help && !call.reauthenticated && reachable {
+        if may_help && !call.reauthenticated && reachable && renews {
             call.reauthenticated = true;
             match authenticated {
                 Ok(token) => {

@@ -6,6 +6,7 @@ use alloc::format;
 
 use super::{Action, Decision, POLL, act, ask_once, rest_until};
 use crate::cluster::ClusterView;
+use crate::planted::{Planted, planted};
 use crate::race;
 use crate::rule::Rule;
 use crate::view::{Handover, HandoverReason, View};
@@ -19,6 +20,11 @@ pub(super) fn decide_after_checkpoint(v: &View, c: &ClusterView, plan: &Handover
             v.now.mono.plus(POLL),
         );
     };
+    if planted(v, Planted::ReleasedAtStop) {
+        let optime = Some(checkpoint);
+        let release = Action::ReleaseLeaderKey { optime };
+        return act(Rule::LeadHandoverRelease, release, "PostgreSQL is stopped");
+    }
     if let Some(ask) = ask_once(
         v,
         Rule::LeadHandoverWait,

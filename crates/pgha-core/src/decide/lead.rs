@@ -1,6 +1,7 @@
 //! The leader key is ours and PostgreSQL runs: prove it, promote, keep, or hand over.
 
 use alloc::format;
+use alloc::string::String;
 
 use super::{Action, Decision, act, ask_once, backoff, dcs_lost, hold_leader_key_if_due, rest, rest_until, soon};
 use crate::cluster::{ClusterView, FailoverKey};
@@ -52,6 +53,11 @@ pub(super) fn decide(v: &View, c: &ClusterView) -> Decision {
     if v.pg.says_standby() {
         return decide_standby(v, c);
     }
+    if planted(v, Planted::SilenceMeansDown) {
+        let (mode, checkpoint_first) = (StopMode::Immediate, false);
+        let stop = Action::Begin(Job::Stop { mode, checkpoint_first });
+        return act(Rule::LeadUnanswered, stop, "PostgreSQL is not healthy");
+    }
     rest(
         Rule::LeadUnanswered,
         "PostgreSQL does not answer its monitoring query; holding the leader key",
@@ -83,6 +89,16 @@ fn decide_primary(v: &View, c: &ClusterView) -> Decision {
             },
             "Demoting self because watchdog could not be activated",
         );
+    }
+    if planted(v, Planted::IsolationIsFatal) {
+        if let Some(ask) = ask_once(v, Rule::LeadHandoverAskPeers, race::askable(v, c), "am I isolated?") {
+            return ask;
+        }
+        if !v.peers.is_empty() && race::answers(v).next().is_none() {
+            let (mode, checkpoint_first) = (StopMode::Immediate, false);
+            let stop = Action::Begin(Job::Stop { mode, checkpoint_first });
+            return act(Rule::FollowDemote, stop, "no peer answers");
+        }
     }
     if let Some(wish) = &c.failover
         && let Some(decision) = decide_wish(v, c, wish)
@@ -160,7 +176,7 @@ fn decide_standby(v: &View, c: &ClusterView) -> Decision {
     let Some(proof) = v.live_proof_of_key() else {
         return soon(v, Rule::LeadUnproven, "not promoting: leadership is not proven");
     };
-    if c.revision < proof.revision {
+    if c.revision < proof.revision && !planted(v, Planted::PromotesOnOldRead) {
         return act(
             Rule::LeadReadUnderProof,
             Action::LookAgain,
@@ -190,7 +206,12 @@ fn decide_wish(v: &View, c: &ClusterView, wish: &FailoverKey) -> Option<Decision
     } else {
         "manual failover"
     };
-    let clear = |because| Some(act(Rule::LeadHandoverImpossible, Action::UpdateFailover(None), because));
+    let clear = |because: String| {
+        if planted(v, Planted::WishNeverCleared) {
+            return Some(rest(Rule::LeadHandoverImpossible, because));
+        }
+        Some(act(Rule::LeadHandoverImpossible, Action::UpdateFailover(None), because))
+    };
     if wish.schedule_unreadable {
         return clear(format!(
             "{action}: incorrect value of scheduled_at, cleaning up failover key"

@@ -5,8 +5,9 @@ use alloc::string::ToString;
 
 use super::{Action, Decision, act, ask_once, backoff, bootstrap, rest, rest_until, soon, upstream};
 use crate::cluster::{ClusterView, MemberState};
-use crate::job::{Job, Upstream};
+use crate::job::{Job, StartRole, Upstream};
 use crate::pg::UnfinishedWork;
+use crate::planted::{Planted, planted};
 use crate::race;
 use crate::rule::Rule;
 use crate::units::MemberName;
@@ -136,6 +137,17 @@ pub(super) fn decide_unfinished(v: &View, c: &ClusterView, what: UnfinishedWork)
     if v.settings().pause && v.memory.wishes.reinitialize.is_none() {
         return rest(Rule::NoDataPaused, "PAUSE: the data directory is unfinished");
     }
+    let starts = match what {
+        UnfinishedWork::Bootstrap | UnfinishedWork::Clone => planted(v, Planted::HalfCopyStarted),
+        UnfinishedWork::Rewind => planted(v, Planted::HalfRewoundStarted),
+    };
+    if let Some(leader) = c.leader_name().filter(|_| starts) {
+        let upstream = upstream(v, c, leader);
+        let timeout = v.settings().primary_start_timeout;
+        let role = StartRole::Standby { upstream };
+        let start = Action::Begin(Job::Start { role, timeout });
+        return act(Rule::DownStartStandby, start, "starting as a secondary");
+    }
     match what {
         // Once somebody leads there is a cluster to be copied, whatever became of our claim.
         UnfinishedWork::Bootstrap if v.memory.bootstrap_claim.is_some() && c.leader.is_none() => {
@@ -178,6 +190,9 @@ fn decide_unfinished_rewind(v: &View, c: &ClusterView) -> Decision {
 
 /// Before data is removed: the leader itself must answer, as a running primary of this cluster (S9).
 pub(super) fn confirm_leader(v: &View, c: &ClusterView, rule: Rule) -> Result<(), Decision> {
+    if planted(v, Planted::RemovesUnasked) {
+        return Ok(());
+    }
     let Some(leader) = c.leader_name().filter(|name| **name != v.me.name) else {
         return Err(soon(v, rule, "nothing is removed while there is no other leader"));
     };

@@ -64,6 +64,9 @@ fn decide_running_primary(v: &View, c: &ClusterView) -> Decision {
             "demoted self after trying and failing to obtain lock",
         );
     }
+    if planted(v, Planted::StalePrimaryRetakes) {
+        return act(Rule::RaceReacquire, Action::AcquireLeaderKey, "there is no leader key");
+    }
     if let (Some(mine), Some(cluster)) = (race::my_timeline(v), c.timeline_by_history())
         && mine < cluster
     {
@@ -193,6 +196,9 @@ fn not_eligible(v: &View, c: &ClusterView) -> Option<Decision> {
 }
 
 fn wait_old_deadline_or_ask(v: &View, c: &ClusterView) -> Option<Decision> {
+    if planted(v, Planted::RaceAsksNobody) {
+        return wait_for_old_leader(v, c);
+    }
     if let Some(ask) = ask_once(
         v,
         Rule::RaceAskPeers,
@@ -250,6 +256,9 @@ fn wait_for_old_leader(v: &View, c: &ClusterView) -> Option<Decision> {
 }
 
 fn old_deadline(v: &View, c: &ClusterView) -> Option<Mono> {
+    if planted(v, Planted::OldDeadlineIgnored) {
+        return None;
+    }
     let replaced = v.memory.store_replaced_at.map(|at| at.plus(v.longest_ttl()));
     if let Some(until) = replaced.filter(|until| v.now.mono < *until) {
         // The keys tell of a leader of long ago: who led when the store was replaced is not known, nor asked.
@@ -277,6 +286,10 @@ fn no_longer_primary(peer: &PeerStatus) -> bool {
 }
 
 fn decide_race(v: &View, c: &ClusterView) -> Decision {
+    let answered = |name| race::answer(v, name).is_some();
+    if planted(v, Planted::EverybodyMustAnswer) && !v.memory.known.members.keys().all(answered) {
+        return rest(Rule::RaceQuorumMissing, "not every member answers");
+    }
     let (ignore, check_lag) = match &c.failover {
         Some(wish) if wish.scheduled_at.is_none() => match manual(v, c, wish) {
             Ok(ignore) => (ignore, false),
@@ -304,12 +317,12 @@ fn decide_race(v: &View, c: &ClusterView) -> Decision {
 
 /// The candidate was chosen by a person, and as a rule checked by the old leader: others being ahead does not matter. But
 /// the leader may have died before it looked, so what nobody may ignore is looked at here: a living primary, `/history`, and
-/// for a switchover in synchronous mode the members that have to be seen.
+/// for a switchover how much is missing, and in synchronous mode the members that have to be seen.
 fn decide_as_candidate(v: &View, c: &ClusterView, wish: &FailoverKey) -> Decision {
     if let Some(name) = race::living_primary(v) {
         return soon(v, Rule::RacePrimaryAlive, format!("Primary ({name}) is still alive"));
     }
-    if let Some(reason) = race::behind_history(v, c) {
+    if let Some(reason) = race::too_old(v, c, wish.is_switchover()) {
         return soon(v, Rule::RaceNotHealthiest, reason);
     }
     if let Some(missing) = race::votes_missing(v, c).filter(|_| wish.is_switchover()) {

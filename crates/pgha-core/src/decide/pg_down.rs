@@ -217,7 +217,7 @@ fn decide_following(v: &View, c: &ClusterView, control: &ControlData, leader: &M
         }
         Divergence::None { leader: of } if of == leader => {}
         Divergence::Unknown | Divergence::None { .. } | Divergence::WalGone { .. } | Divergence::Found { .. } => {
-            if was_primary(control) {
+            if was_primary(control) && !planted(v, Planted::FormerPrimaryFollows) {
                 return check_former_primary(v, c, control, leader, source);
             }
         }
@@ -410,6 +410,9 @@ fn decide_leaderless(v: &View, c: &ClusterView, control: &ControlData) -> Decisi
             Action::AcquireLeaderKey,
             "bootstrapped: taking the leader key",
         );
+    }
+    if was_primary(control) && !v.memory.cycle.lost_race && planted(v, Planted::StalePrimaryRetakes) {
+        return act(Rule::RaceReacquire, Action::AcquireLeaderKey, "there is no leader key");
     }
     if let Some(until) = backoff(v, v.memory.failures.start.as_ref()) {
         return rest_until(

@@ -24,6 +24,7 @@ use crate::effect::{Effect, FenceOrder};
 use crate::event::{Event, OpId, Wake};
 use crate::job::Job;
 use crate::plan;
+use crate::planted::{Planted, planted};
 use crate::sync::{self, plan::Change};
 use crate::units::{Mono, Now};
 use crate::view::{CycleFacts, Handover, NodeSpec, View};
@@ -192,8 +193,12 @@ impl Node {
     }
 
     fn gather(&mut self, out: &mut Vec<Effect>) {
-        self.view.peers.clear();
-        self.view.memory.cycle.peers_asked = false;
+        if planted(&self.view, Planted::OldAnswersUsed) && !self.view.peers.is_empty() {
+            self.view.memory.cycle.peers_asked = true;
+        } else {
+            self.view.peers.clear();
+            self.view.memory.cycle.peers_asked = false;
+        }
         self.view.memory.cycle.refuted = false;
         let (read, observe) = (self.op(), self.op());
         self.phase = Phase::Gathering {

@@ -1,6 +1,7 @@
 //! Clocks that jump or run at a wrong rate.
 
 use super::{FaultKind, Span, nothing};
+use crate::planted::WorldDefect;
 
 pub(super) const KINDS: &[FaultKind] = &[
     FaultKind {
@@ -9,7 +10,14 @@ pub(super) const KINDS: &[FaultKind] = &[
         span: Span::Instant,
         range: (-3_600_000, 3_600_000),
         weight: 1,
-        begin: |w, hit| w.nodes[hit.node].clock.jump(hit.number.saturating_mul(1000)),
+        begin: |w, hit| {
+            w.nodes[hit.node].clock.jump(hit.number.saturating_mul(1000));
+            if w.suffers(WorldDefect::DeadlinesOnWallClock) {
+                let now = w.now;
+                w.nodes[hit.node].clock.jump_boot(now, hit.number);
+                w.clock_changed(hit.node);
+            }
+        },
         end: nothing,
     },
     FaultKind {

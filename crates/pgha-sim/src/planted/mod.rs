@@ -2,7 +2,10 @@
 //! of seeds. What a campaign without violations is worth shows here.
 //!
 //! Defects of the rules live in pgha-core behind the feature `planted-bugs`, and its last check is off while one is
-//! planted; those of the fence and the driver live in this crate, where both are simulated.
+//! planted; those of the fence, the driver and its client of etcd live in this crate, where they are simulated.
+//! `defects.rs` has the list.
+
+mod defects;
 
 use std::fmt::Write;
 use std::ops::Range;
@@ -14,6 +17,8 @@ use crate::campaign::{Outcome, run_plan, side_by_side};
 use crate::plan::Plan;
 use crate::shrink::invariant;
 use crate::world::{SEC, World};
+
+pub use defects::DEFECTS;
 
 /// One defect.
 #[derive(Debug)]
@@ -35,11 +40,11 @@ pub struct Defect {
 pub enum Place {
     /// In the rules.
     Core(Planted),
-    /// In the simulated fence or driver.
+    /// In the simulated fence, driver or client of etcd.
     World(WorldDefect),
 }
 
-/// A defect of the fence or the driver.
+/// A defect of the fence, the driver, its clock or its client of etcd.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum WorldDefect {
     /// Nobody enforces the deadline.
@@ -54,6 +59,14 @@ pub enum WorldDefect {
     FenceForgottenOnRestart,
     /// The watchdog is closed when the stop begins.
     WatchdogClosedEarly,
+    /// An expired token of etcd is not asked for anew.
+    TokenNeverRenewed,
+    /// Only one member of etcd is ever asked.
+    OneMemberAsked,
+    /// Answers from the past are handed on.
+    PastBelieved,
+    /// The clock of all deadlines jumps with the wall clock.
+    DeadlinesOnWallClock,
 }
 
 impl PartialEq for Defect {
@@ -61,137 +74,6 @@ impl PartialEq for Defect {
         self.id == other.id
     }
 }
-
-const fn core(id: &'static str, planted: Planted, limit: u64, source: &'static str, what: &'static str) -> Defect {
-    let place = Place::Core(planted);
-    Defect {
-        id,
-        what,
-        source,
-        limit,
-        place,
-    }
-}
-
-const fn world(id: &'static str, defect: WorldDefect, limit: u64, source: &'static str, what: &'static str) -> Defect {
-    let place = Place::World(defect);
-    Defect {
-        id,
-        what,
-        source,
-        limit,
-        place,
-    }
-}
-
-/// All defects.
-pub const DEFECTS: &[Defect] = &[
-    world(
-        "no-fence",
-        WorldDefect::NoFence,
-        50,
-        "Patroni without watchdog: #2188, #1411; F01, F17",
-        "nothing stops PostgreSQL when the daemon is frozen or gone",
-    ),
-    world(
-        "fence-dies-with-agent",
-        WorldDefect::FenceDiesWithAgent,
-        200,
-        "Patroni #1411, zalando/postgres-operator#1725; F25",
-        "a killed daemon leaves PostgreSQL running without a deadline",
-    ),
-    world(
-        "fence-asks-agent",
-        WorldDefect::FenceAsksAgent,
-        50,
-        "CloudNativePG #11280; F17",
-        "the fence asks the frozen daemon to stop PostgreSQL",
-    ),
-    world(
-        "fence-clock-stops",
-        WorldDefect::FenceClockStops,
-        500,
-        "rust-lang/rust#87906, Patroni #3407; F18, F21",
-        "deadlines are kept on a clock that stands still while the machine is suspended",
-    ),
-    world(
-        "fence-forgotten",
-        WorldDefect::FenceForgottenOnRestart,
-        500,
-        "bitnami/charts#20998; F25",
-        "a restarted daemon forgets the deadline of the primary it finds",
-    ),
-    world(
-        "watchdog-closed-early",
-        WorldDefect::WatchdogClosedEarly,
-        3_000,
-        "Patroni #3639, #3661; F49",
-        "the watchdog is closed before the last backend has gone",
-    ),
-    core(
-        "promote-without-proof",
-        Planted::PromoteWithoutProof,
-        50,
-        "Patroni #308, #316; etcd #20418; F02, F13",
-        "a read that names this node as the leader is enough to promote",
-    ),
-    core(
-        "keepalive-is-proof",
-        Planted::KeepaliveIsProof,
-        50,
-        "etcd #20590; F12",
-        "the answer to a keepalive counts as a proof of leadership",
-    ),
-    core(
-        "timeline-as-number",
-        Planted::TimelineAsNumber,
-        500,
-        "pg_auto_failover #683, #1161; F34, F35",
-        "a node with a lower timeline number is taken for merely behind",
-    ),
-    core(
-        "old-primary-starts-again",
-        Planted::OldPrimaryStartsAgain,
-        50,
-        "bitnami/charts#6555, repmgr #766; F25",
-        "a returned primary starts as a primary although somebody else leads",
-    ),
-    core(
-        "diverged-waits",
-        Planted::DivergedWaitsForEver,
-        200,
-        "Patroni #3648, #3652; pg_auto_failover #774; F30",
-        "a diverged node waits for ever and says nothing",
-    ),
-    core(
-        "restart-in-pause",
-        Planted::RestartInPause,
-        1_000,
-        "Patroni 2.0.1, 3.1.0 release notes; F53",
-        "a PostgreSQL that a person stopped is started in maintenance mode",
-    ),
-    core(
-        "demote-in-pause",
-        Planted::DemoteInPause,
-        2_000,
-        "Patroni #659; F53",
-        "the primary is demoted in maintenance mode when etcd is away",
-    ),
-    core(
-        "race-in-pause",
-        Planted::RaceInPause,
-        2_000,
-        "Patroni 1.4.4 release notes; F53",
-        "a standby is promoted in maintenance mode",
-    ),
-    core(
-        "demote-on-first-silence",
-        Planted::DemoteOnFirstSilence,
-        50,
-        "Patroni #3118, #3407, #3572; F05, F06",
-        "one answer of etcd that does not come costs the leadership",
-    ),
-];
 
 /// The defect of this name.
 pub fn by_id(id: &str) -> Option<&'static Defect> {
