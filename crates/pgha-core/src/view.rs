@@ -210,6 +210,9 @@ pub struct ProofSight {
     pub at: Mono,
     /// Whose it was.
     pub holder: Option<MemberName>,
+    /// It followed one that was seen before it: somebody proved leadership while this daemon looked on. What is read first may
+    /// be as old as the snapshot that etcd was restored from.
+    pub witnessed: bool,
 }
 
 /// The running job.

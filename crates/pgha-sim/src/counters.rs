@@ -308,6 +308,7 @@ const NOT_DEMANDED: &[(&str, &str)] = &[
     ("rule 875 RaceNotSynchronous", "synchronous mode is not drawn"),
     ("rule 877 RaceQuorumMissing", "synchronous mode is not drawn"),
     ("rule 912 LeadCommitsWait", "synchronous mode is not drawn"),
+    ("rule 1240 ReinitializeLeaveSync", "synchronous mode is not drawn"),
     ("rule 913 LeadWouldAcknowledge", "synchronous mode is not drawn"),
     ("effect tend: synchronous names", "synchronous mode is not drawn"),
     ("rule 878 RaceStandbyCluster", "standby_cluster is not drawn"),

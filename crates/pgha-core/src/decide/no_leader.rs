@@ -212,7 +212,8 @@ fn wait_old_deadline_or_ask(v: &View, c: &ClusterView) -> Option<Decision> {
 
 /// All members, also those whose keys are gone: an outage of etcd that outlasts the ttl takes every key, and who comes back
 /// first is not alone for that. The old leader, whose key went with its lease, is asked while there is time to be won by it, or
-/// when its last proof is from maintenance mode: then no deadline has ended it.
+/// when its last proof is from maintenance mode: then no deadline has ended it. So it is when nobody was seen to lead here: the
+/// keys may be those of a restored snapshot, older than a promotion that only it can tell of.
 fn whom_to_ask(v: &View, c: &ClusterView) -> Vec<MemberName> {
     // A host that is down answers nobody, and the wait for it must not outlast the deadline it is asked about.
     let worth_it = old_deadline(v, c).is_some_and(|until| v.now.mono.plus(race::PEER_BUDGET) <= until);
@@ -221,7 +222,8 @@ fn whom_to_ask(v: &View, c: &ClusterView) -> Vec<MemberName> {
     let old = old_leader(v, c);
     let mut who = race::askable_or_known(v, c);
     who.retain(|name| c.members.contains_key(name) || Some(name) != old);
-    if let Some(name) = old.filter(|_| worth_it || was_paused)
+    let was_seen = v.memory.sight.as_ref().is_some_and(|s| s.witnessed);
+    if let Some(name) = old.filter(|_| worth_it || was_paused || !was_seen)
         && *name != v.me.name
         && !who.contains(name)
         && race::address(v, name).is_some()

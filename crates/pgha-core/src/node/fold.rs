@@ -217,6 +217,7 @@ impl Node {
             revision,
             at: now,
             holder,
+            witnessed: sight.is_some(),
         });
     }
 
@@ -233,6 +234,7 @@ impl Node {
                 revision: mod_revision,
                 at: now,
                 holder: None,
+                witnessed: true,
             };
         }
         let newer = self.view.cluster().is_none_or(|c| mod_revision > c.revision);
@@ -605,6 +607,11 @@ impl Node {
 
     fn see_own_write(&mut self, revision: Revision) {
         let (at, holder) = (self.view.now.mono, Some(self.view.me.name.clone()));
-        self.view.memory.sight = Some(ProofSight { revision, at, holder });
+        self.view.memory.sight = Some(ProofSight {
+            revision,
+            at,
+            holder,
+            witnessed: true,
+        });
     }
 }

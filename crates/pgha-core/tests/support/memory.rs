@@ -77,6 +77,7 @@ fn proof(w: &mut World, line: &mut Line) -> Result<(), String> {
 fn sight(w: &mut World, line: &mut Line) -> Result<(), String> {
     let at = w.age(line)?;
     w.memory.sight = Some(ProofSight {
+        witnessed: !line.flag("only_read"),
         revision: line.number("rev")?.map_or(w.cluster.revision, Revision),
         at,
         holder: line.value("of").map(MemberName::new),
