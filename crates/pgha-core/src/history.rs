@@ -25,7 +25,7 @@ pub fn update(v: &View, c: &ClusterView, guard: Guard) -> Option<Commit> {
         return None;
     }
     let old = c.history.as_ref();
-    let mut lines = match old.filter(|h| is_complete(h, timeline)) {
+    let mut lines = match old.filter(|h| is_complete(v, h, timeline)) {
         Some(complete) => complete.lines.clone(),
         None => with_our_promotion(v, old, timeline)?,
     };
@@ -48,16 +48,21 @@ pub fn update(v: &View, c: &ClusterView, guard: Guard) -> Option<Commit> {
     })
 }
 
-/// Does it end with the promotion to this timeline?
-fn is_complete(history: &HistoryKey, timeline: Timeline) -> bool {
-    let last = history.lines.last();
-    last.is_some_and(|l| l.timeline.0 + 1 == timeline.0 && !l.new_leader.is_empty())
+/// Does it end with the promotion to this timeline? PostgreSQL's own file decides. The timeline that ended need not be the
+/// one before: a promotion skips the numbers that the WAL archive knows. Nor is the same number the same end.
+fn is_complete(v: &View, history: &HistoryKey, timeline: Timeline) -> bool {
+    let last = history.lines.last().filter(|l| !l.new_leader.is_empty());
+    match (last, v.timeline_history.last()) {
+        (Some(line), Some(end)) => (line.timeline, line.switchpoint) == (end.timeline, end.switchpoint),
+        (Some(line), None) => line.timeline.0 + 1 == timeline.0,
+        (None, _) => false,
+    }
 }
 
 /// The lines of PostgreSQL's own history file, with what `/history` knows beside them. `None` while that file was not read.
 fn with_our_promotion(v: &View, old: Option<&HistoryKey>, timeline: Timeline) -> Option<Vec<HistoryLine>> {
     let ends = &v.timeline_history;
-    ends.last().filter(|l| l.timeline.0 + 1 == timeline.0)?;
+    ends.last().filter(|l| l.timeline < timeline)?;
     let newest = ends.len() - 1;
     let lines = ends.iter().enumerate().map(|(i, end)| {
         let same = |l: &&HistoryLine| l.timeline == end.timeline && l.switchpoint == end.switchpoint;
