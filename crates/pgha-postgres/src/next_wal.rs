@@ -50,11 +50,12 @@ impl Instance {
         }))
     }
 
-    /// Has another server the segment that holds `at`, on whatever timeline?
+    /// Has another server, a primary, the WAL that follows `at`? It has when there is none yet, since the file of the next
+    /// segment may come with its first record; else when it has that segment on whatever timeline.
     ///
     /// # Errors
-    /// As [`Instance::identify_system`]; also when the rewind user may not list pg_wal.
-    pub async fn keeps_segment(&self, source: &ConnInfo, at: Lsn, limit: Duration) -> Result<bool, Error> {
+    /// As [`Instance::identify_system`]; also when it is in recovery, or the rewind user may not list pg_wal.
+    pub async fn keeps_wal_from(&self, source: &ConnInfo, at: Lsn, limit: Duration) -> Result<bool, Error> {
         let shape = Shape::of(&self.control().await?);
         if !shape.is_sane() {
             return Err(Error::Malformed {
@@ -63,22 +64,24 @@ impl Instance {
             });
         }
         let sql = format!(
-            "SELECT pg_catalog.count(*) FROM pg_catalog.pg_ls_dir('pg_wal', true, false) AS f(name) \
-             WHERE pg_catalog.length(f.name) = 24 AND pg_catalog.right(f.name, 16) = '{}'",
+            "SELECT pg_catalog.pg_current_wal_flush_lsn() <= '{at}' OR EXISTS \
+             (SELECT FROM pg_catalog.pg_ls_dir('pg_wal', true, false) AS f(name) \
+             WHERE pg_catalog.length(f.name) = 24 AND pg_catalog.right(f.name, 16) = '{}')",
             shape.segment_name(at.0)
         );
         let text = self.psql(source, self.spec().rewind_user(), &sql, limit).await?;
-        let count: Option<u64> = text.trim().parse().ok();
-        count
-            .map(|n| n > 0)
-            .ok_or_else(|| crate::remote::malformed("the question for a segment", &text))
+        match text.trim() {
+            "t" => Ok(true),
+            "f" => Ok(false),
+            _ => Err(crate::remote::malformed("the question for a segment", &text)),
+        }
     }
 
     /// Did the same promotion begin `timeline` here and at another server, at the same `switchpoint`? Its first record has
     /// the time of the promotion. `upto`: where local WAL ends. `None` when one of the two has not got that record.
     ///
     /// # Errors
-    /// As [`Instance::keeps_segment`]; the local file is there and cannot be read.
+    /// As [`Instance::identify_system`]; also when the rewind user may not read pg_wal; the local file is there and cannot be read.
     pub async fn is_same_promotion(
         &self,
         source: &ConnInfo,

@@ -5,7 +5,7 @@ mod common;
 
 use common::{LIMIT, Node, is_streaming};
 use pgha_core::pg::{ControlState, DataDir, Postmaster, SqlRole, SqlView, UnfinishedWork};
-use pgha_core::units::Timeline;
+use pgha_core::units::{Lsn, Timeline};
 use pgha_postgres::{
     AfterTimeout, Error, Job, Progress, PromoteOutcome, RewindOutcome, RewindRequest, SlotAction, SlotOutcome,
     StopMode, StopOutcome, StopRequest,
@@ -388,4 +388,45 @@ async fn slots_are_made_moved_and_dropped_and_each_outcome_is_told() {
         .unwrap();
     assert_eq!(outcomes, [SlotOutcome::Done, SlotOutcome::Unchanged]);
     assert!(a.observe().await.facts().unwrap().slots.is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_promotions_at_one_position_are_told_apart_by_their_first_record() {
+    let a = Node::primary().await;
+    a.sql("CREATE TABLE t (i int)");
+    let (b, c) = (Node::standby_of(&a).await, Node::standby_of(&a).await);
+    for node in [&b, &c] {
+        node.until("streaming", is_streaming).await;
+    }
+    let report = a.listen();
+    let job = Job {
+        cancel: &a.cancel,
+        report: &report,
+    };
+    a.instance.stop(&fast(), &a.launcher, &job).await.unwrap();
+    for node in [&b, &c] {
+        let report = node.listen();
+        let job = Job {
+            cancel: &node.cancel,
+            report: &report,
+        };
+        node.instance.promote(LIMIT, &job).await.unwrap();
+    }
+    let history = b.instance.history(Timeline(2)).await.unwrap().unwrap();
+    let other = c.instance.history(Timeline(2)).await.unwrap().unwrap();
+    assert_eq!(history.entries, other.entries, "the histories are the same");
+
+    let view = b.observe().await;
+    let (from, upto) = (history.entries[0].switchpoint, view.facts().unwrap().lsn().unwrap());
+    let compare = async |source: &Node, timeline: u32, upto: Lsn| {
+        let source = source.address();
+        let compared = b
+            .instance
+            .is_same_promotion(&source, Timeline(timeline), from, upto, LIMIT);
+        compared.await.unwrap()
+    };
+    assert_eq!(compare(&b, 2, upto).await, Some(true));
+    assert_eq!(compare(&c, 2, upto).await, Some(false));
+    assert_eq!(compare(&b, 2, from).await, None, "nothing to compare yet");
+    assert_eq!(compare(&b, 7, upto).await, None, "there is no such file");
 }

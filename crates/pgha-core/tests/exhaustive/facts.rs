@@ -101,7 +101,11 @@ pub fn put(part: Part, w: &World, v: &mut View) {
         Part::Handover => to.handover.clone_from(&from.handover),
         Part::Failure => to.failures.clone_from(&from.failures),
         Part::Wish => to.wishes.clone_from(&from.wishes),
-        Part::Divergence => to.divergence.clone_from(&from.divergence),
+        Part::Divergence => {
+            to.divergence.clone_from(&from.divergence);
+            to.divergence_checked_at = from.divergence_checked_at;
+            to.stall = from.stall;
+        }
         Part::Cycle => {
             let peers_asked = to.cycle.peers_asked;
             to.cycle.clone_from(&from.cycle);

@@ -291,6 +291,8 @@ pub fn follow() -> Situation {
                     "divergence none b",
                     "divergence found b local=1@0/700 forked=1@0/500",
                     "divergence found b local=1@0/400 forked=1@0/500",
+                    "divergence wal-gone b; stall age=20s",
+                    "divergence none b ago=1s; stall age=20s",
                 ],
             ),
             (

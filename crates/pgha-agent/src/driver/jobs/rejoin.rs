@@ -129,7 +129,7 @@ impl Bench {
                 return Ok(NextWal::NotKnown);
             };
             let archive = waits.archive;
-            let kept = instance.keeps_segment(there, at, REMOTE_LIMIT).await?;
+            let kept = instance.keeps_wal_from(there, at, REMOTE_LIMIT).await?;
             Ok::<_, Error>(if kept { NextWal::Kept } else { NextWal::Gone { archive } })
         };
         kept.await.unwrap_or_else(|error| {
