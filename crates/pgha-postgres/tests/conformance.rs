@@ -9,11 +9,11 @@ use std::thread;
 use std::time::Duration;
 
 use common::{LIMIT, Node, is_streaming};
-use pgha_core::pg::{PgView, Postmaster, SqlView};
+use pgha_core::pg::{ControlState, PgView, Postmaster, SqlView};
 use pgha_core::units::{Lsn, Timeline};
 use pgha_postgres::{
     AfterTimeout, Job, PromoteOutcome, RewindOutcome, RewindRequest, ShutdownCheckpoint, StopMode, StopOutcome,
-    StopRequest,
+    StopRequest, WaitsForWal,
 };
 
 /// Long enough for what would happen at once.
@@ -235,4 +235,160 @@ async fn a_standby_streams_only_through_a_slot_that_exists() {
         a.sql("SELECT active FROM pg_replication_slots WHERE slot_name = 's'"),
         "t"
     );
+}
+
+// ---- WAL that is removed, and the archive ----
+
+/// Makes a full segment of WAL and goes on with the next one. Returns the name of the full one.
+fn fill_segment(node: &Node) -> String {
+    node.sql("INSERT INTO t VALUES (1)");
+    let name = node.sql("SELECT pg_walfile_name(pg_current_wal_insert_lsn())");
+    node.sql("SELECT pg_switch_wal()");
+    name
+}
+
+fn has_segment(node: &Node, name: &str) -> bool {
+    node.data().join("pg_wal").join(name).exists()
+}
+
+/// An archive below the primary's root, with a file `away` that makes its commands fail.
+struct Archive {
+    dir: std::path::PathBuf,
+}
+
+impl Archive {
+    /// The primary is started again with archive_mode; a command takes `pause` seconds.
+    async fn of(primary: &Node, pause: &str) -> Archive {
+        let dir = primary.root.path().join("archive");
+        std::fs::create_dir(&dir).unwrap();
+        let at = dir.display();
+        primary.sql("ALTER SYSTEM SET archive_mode = on");
+        primary.sql(&format!(
+            "ALTER SYSTEM SET archive_command = 'test ! -e {at}/away && sleep {pause} && test ! -e {at}/%f && cp %p {at}/%f'"
+        ));
+        stop(primary).await;
+        primary.start_up().await;
+        Archive { dir }
+    }
+
+    fn restore_command(&self) -> String {
+        let at = self.dir.display();
+        format!("restore_command = 'test ! -e {at}/away && cp {at}/%f %p'")
+    }
+
+    fn set_away(&self, away: bool) {
+        let file = self.dir.join("away");
+        if away {
+            std::fs::write(file, "").unwrap();
+        } else {
+            std::fs::remove_file(file).unwrap();
+        }
+    }
+
+    /// Waits until a file is in it.
+    async fn has(&self, name: &str) {
+        for _ in 0..400 {
+            if self.dir.join(name).exists() {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        panic!("{name} was not archived");
+    }
+}
+
+/// Stops the standby, and has the primary write and remove the WAL that it needs next.
+async fn leave_behind(primary: &Node, standby: &Node, archive: Option<&Archive>) {
+    caught_up(primary, standby).await;
+    stop(standby).await;
+    reload_with(primary, "wal_keep_size = 0");
+    let first = fill_segment(primary);
+    for _ in 0..2 {
+        let name = fill_segment(primary);
+        if let Some(archive) = archive {
+            archive.has(&name).await;
+        }
+    }
+    primary.instance.checkpoint(LIMIT).await.unwrap();
+    assert!(!has_segment(primary, &first));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_standby_whose_next_wal_its_upstream_has_removed_streams_no_more() {
+    let (a, b) = pair().await;
+    let at = position(&b.observe().await);
+    assert!(b.instance.keeps_wal_from(&a.address(), at, LIMIT).await.unwrap());
+    leave_behind(&a, &b, None).await;
+    b.start_up().await;
+    tokio::time::sleep(A_WHILE).await;
+    let view = b.observe().await;
+    assert!(!is_streaming(&view));
+    // What the agent tells it by.
+    let waits = b.instance.waits_for_wal(LIMIT).await.unwrap();
+    assert_eq!(waits, Some(WaitsForWal { archive: false }));
+    let kept = b.instance.keeps_wal_from(&a.address(), position(&view), LIMIT).await;
+    assert!(!kept.unwrap());
+    assert_eq!(
+        a.instance.waits_for_wal(LIMIT).await.unwrap(),
+        None,
+        "a primary waits for nobody"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_standby_gets_from_the_archive_what_its_upstream_has_removed() {
+    let (a, b) = pair().await;
+    let archive = Archive::of(&a, "0").await;
+    b.until("streaming", is_streaming).await;
+    reload_with(&b, &archive.restore_command());
+    leave_behind(&a, &b, Some(&archive)).await;
+    archive.set_away(true);
+    b.start_up().await;
+    tokio::time::sleep(A_WHILE).await;
+    assert!(!is_streaming(&b.observe().await));
+    archive.set_away(false);
+    b.until("streaming", is_streaming).await;
+    assert_eq!(b.sql("SELECT count(*) FROM t"), "3");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn wal_that_is_not_archived_yet_is_not_removed() {
+    let a = Node::primary().await;
+    a.sql("CREATE TABLE t (i int)");
+    let archive = Archive::of(&a, "0").await;
+    reload_with(&a, "wal_keep_size = 0");
+    archive.set_away(true);
+    let first = fill_segment(&a);
+    fill_segment(&a);
+    a.instance.checkpoint(LIMIT).await.unwrap();
+    assert!(has_segment(&a, &first));
+    archive.set_away(false);
+    // A full segment wakes the archiver that has given up for a while.
+    archive.has(&fill_segment(&a)).await;
+    archive.has(&first).await;
+    a.instance.checkpoint(LIMIT).await.unwrap();
+    assert!(!has_segment(&a, &first));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_shutdown_waits_until_all_wal_is_archived() {
+    let a = Node::primary().await;
+    a.sql("CREATE TABLE t (i int)");
+    let archive = Archive::of(&a, "3").await;
+    a.sql("INSERT INTO t VALUES (1)");
+    let last = a.sql("SELECT pg_walfile_name(pg_current_wal_insert_lsn())");
+    let (end, ()) = tokio::join!(stop(&a), async {
+        tokio::time::sleep(A_WHILE).await;
+        assert_eq!(a.instance.control().await.unwrap().data.state, ControlState::ShutDown);
+        assert!(!archive.dir.join(&last).exists());
+        assert!(
+            a.observe().await.is_running(),
+            "although nothing can be written any more"
+        );
+    });
+    assert!(
+        end.unwrap().switch.is_some(),
+        "the segment was switched before the checkpoint"
+    );
+    assert!(archive.dir.join(&last).exists());
 }

@@ -23,12 +23,19 @@ pub struct Bench {
 impl Bench {
     /// Empty machines.
     pub fn new(nodes: usize) -> Bench {
+        Bench::with(SimSettings {
+            nodes,
+            ..SimSettings::default()
+        })
+    }
+
+    fn with(settings: SimSettings) -> Bench {
+        let nodes = settings.nodes;
         let plan = Plan {
             seed: 1,
             settings: SimSettings {
-                nodes,
                 commit_every_ms: 0,
-                ..SimSettings::default()
+                ..settings
             },
             faults: Vec::new(),
             leader: None,
@@ -44,7 +51,22 @@ impl Bench {
 
     /// A running primary on node 0 and standbys of it on all others.
     pub fn cluster(nodes: usize) -> Bench {
-        let mut bench = Bench::new(nodes);
+        Bench::new(nodes).set_up()
+    }
+
+    /// The same with a WAL archive.
+    pub fn cluster_with_archive(nodes: usize) -> Bench {
+        let settings = SimSettings {
+            nodes,
+            archive: true,
+            ..SimSettings::default()
+        };
+        Bench::with(settings).set_up()
+    }
+
+    fn set_up(mut self) -> Bench {
+        let nodes = self.world.nodes.len();
+        let bench = &mut self;
         bench.run(0, Job::Bootstrap);
         bench.start_primary(0);
         for i in 1..nodes {
@@ -53,7 +75,7 @@ impl Bench {
             bench.start_standby(i, 0);
         }
         bench.pass(2_000);
-        bench
+        self
     }
 
     /// Time passes.
@@ -109,6 +131,18 @@ impl Bench {
     pub fn commit(&mut self, i: usize) -> Point {
         self.world.commit_begins(i, 100);
         self.data(i).end()
+    }
+
+    /// Clients write so many bytes.
+    pub fn write(&mut self, i: usize, bytes: u64) {
+        self.world.commit_begins(i, bytes);
+        self.pass(100);
+    }
+
+    /// A checkpoint; WAL that nobody needs is removed.
+    pub fn checkpoint(&mut self, i: usize) {
+        self.begin_checkpoint(i, 10);
+        self.pass(500);
     }
 
     /// Was a client told that this commit is done?

@@ -124,6 +124,12 @@ const HAPPENINGS: &[&str] = &[
     "watch event late",
     "watch cancelled",
     "silent watch given up",
+    "segment archived",
+    "history file archived",
+    "archive_command failed",
+    "WAL kept for the archiver",
+    "shutdown waits for the archiver",
+    "standby restored from the archive",
 ];
 
 /// Effects as coverage calls them; see [`effect_name`].
@@ -319,6 +325,22 @@ const NOT_DEMANDED: &[(&str, &str)] = &[
     (
         "rule 925 LeadTimelineBehind",
         "seldom: /history must run ahead of a node that holds the key",
+    ),
+    (
+        "rule 220 JobCancelLostLeadership",
+        "seldom: leadership must be lost within the second that a start or a promotion takes",
+    ),
+    (
+        "rule 776 DownDiscardWalGone",
+        "seldom: a standby must be cut off for megabytes of WAL (kept scenarios show it)",
+    ),
+    (
+        "rule 1090 FollowWalGone",
+        "seldom: a standby must be cut off for megabytes of WAL (kept scenarios show it)",
+    ),
+    (
+        "rule 1095 FollowStopForCopy",
+        "seldom: a standby must be cut off for megabytes of WAL (kept scenarios show it)",
     ),
     ("rule 1010 FollowDemote", "seldom: the fence is nearly always faster"),
     (

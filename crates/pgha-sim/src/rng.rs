@@ -19,6 +19,8 @@ pub enum Stream {
     Workload,
     /// How etcd treats its clients.
     Etcd,
+    /// The WAL archive.
+    Archive,
 }
 
 impl Rng {

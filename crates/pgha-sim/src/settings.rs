@@ -61,6 +61,8 @@ pub struct SimSettings {
     pub watchdog_required: bool,
     /// A defect on purpose.
     pub planted: Option<&'static Defect>,
+    /// There is a WAL archive: archive_mode is on, archive_command and restore_command are set everywhere.
+    pub archive: bool,
 }
 
 /// One setting as the text form of plans has it.
@@ -116,6 +118,7 @@ pub const KNOBS: &[Knob] = knobs![
     commit_every_ms,
     watchdog_required,
     planted,
+    archive,
 ];
 
 impl KnobValue for u64 {
@@ -209,6 +212,7 @@ impl Default for SimSettings {
             commit_every_ms: 500,
             watchdog_required: false,
             planted: None,
+            archive: false,
         }
     }
 }
@@ -247,6 +251,7 @@ impl SimSettings {
             // With less there is no room for the device's margin.
             watchdog_required: r.chance(150) && ttl >= 20,
             maximum_lag: [1 << 20, 1 << 20, 64 << 10][r.index(3)],
+            archive: Rng::new(seed, Stream::Archive).chance(300),
             ..SimSettings::default()
         }
     }

@@ -28,7 +28,7 @@ use crate::faults::{Hit, Operator};
 use crate::network::Links;
 use crate::oracles::Oracles;
 use crate::plan::Plan;
-use crate::postgres::{PgEvent, Server, SimPostgres};
+use crate::postgres::{Archive, PgEvent, Server, SimPostgres};
 use crate::rng::{Rng, Stream};
 use crate::store::{Answered, Ticket};
 use crate::trace::TraceHash;
@@ -211,8 +211,11 @@ pub struct World {
     pub clients: Clients,
     /// Faults that have begun and not ended, by their number in the plan.
     pub active: BTreeMap<usize, Hit>,
+    /// The WAL archive.
+    pub archive: Archive,
     pub(crate) network: Rng,
     pub(crate) postgres: Rng,
+    pub(crate) archive_draws: Rng,
     pub(crate) next_branch: u64,
     pub(crate) next_connection: u64,
     /// What operators have changed and not changed back.
@@ -232,7 +235,10 @@ pub struct World {
 impl World {
     /// The world of a plan, before anything happened.
     pub fn new(plan: Plan, with_trace: bool) -> World {
-        let nodes: Vec<SimNode> = (0..plan.settings.nodes).map(SimNode::new).collect();
+        let mut nodes: Vec<SimNode> = (0..plan.settings.nodes).map(SimNode::new).collect();
+        for node in &mut nodes {
+            node.pg.archives = plan.settings.archive;
+        }
         let seed = plan.seed;
         let mut world = World {
             now: 0,
@@ -249,6 +255,8 @@ impl World {
             active: BTreeMap::new(),
             network: Rng::new(seed, Stream::Network),
             postgres: Rng::new(seed, Stream::Postgres),
+            archive_draws: Rng::new(seed, Stream::Archive),
+            archive: Archive::default(),
             next_branch: 1,
             next_connection: 0,
             operator: Operator::default(),

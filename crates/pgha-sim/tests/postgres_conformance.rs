@@ -2,8 +2,10 @@
 //! holds the same ones against real servers.
 #![allow(clippy::unwrap_used)]
 
-use pgha_core::job::{Job, StartRole};
+use pgha_core::job::{Job, StartRole, StopMode};
+use pgha_core::pg::ControlState;
 use pgha_sim::bench::Bench;
+use pgha_sim::postgres::{SEGMENT, Server, WAL_KEEP};
 
 #[test]
 fn this_suite_holds_every_statement_and_no_other() {
@@ -150,4 +152,76 @@ fn a_standby_streams_only_through_a_slot_that_exists() {
     bench.pass(3_000);
     assert!(bench.pg(1).is_streaming());
     assert!(bench.data(0).slots["n2"].restart >= bench.data(1).flushed);
+}
+
+/// A standby that was away while its primary wrote more WAL than it keeps.
+fn left_behind(mut bench: Bench) -> Bench {
+    bench.stop(1);
+    bench.write(0, WAL_KEEP + 3 * SEGMENT);
+    bench.pass(20_000);
+    bench.checkpoint(0);
+    assert!(bench.data(0).oldest > bench.data(1).written);
+    bench
+}
+
+#[test]
+fn a_standby_whose_next_wal_its_upstream_has_removed_streams_no_more() {
+    let mut bench = left_behind(Bench::cluster(2));
+    let stood_at = bench.data(1).written;
+    bench.start_standby(1, 0);
+    bench.pass(20_000);
+    assert!(!bench.pg(1).is_streaming());
+    assert_eq!(bench.data(1).written, stood_at);
+}
+
+#[test]
+fn a_standby_gets_from_the_archive_what_its_upstream_has_removed() {
+    let mut bench = left_behind(Bench::cluster_with_archive(2));
+    bench.world.archive.away += 1;
+    bench.start_standby(1, 0);
+    bench.pass(20_000);
+    assert!(!bench.pg(1).is_streaming());
+    bench.world.archive.away -= 1;
+    bench.pass(60_000);
+    assert!(bench.pg(1).is_streaming());
+    assert_eq!(bench.data(1).flushed, bench.data(0).flushed);
+}
+
+#[test]
+fn wal_that_is_not_archived_yet_is_not_removed() {
+    let mut bench = Bench::cluster_with_archive(2);
+    bench.pass(20_000);
+    bench.world.archive.away += 1;
+    let not_archived = bench.data(0).flushed;
+    bench.write(0, WAL_KEEP + 3 * SEGMENT);
+    bench.checkpoint(0);
+    assert!(bench.data(0).oldest <= not_archived);
+    bench.world.archive.away -= 1;
+    bench.pass(60_000);
+    bench.checkpoint(0);
+    assert!(bench.data(0).oldest > not_archived);
+}
+
+#[test]
+fn a_shutdown_waits_until_all_wal_is_archived() {
+    let mut bench = Bench::cluster_with_archive(1);
+    bench.write(0, 10 * SEGMENT);
+    bench.world.archive.slow = Some(20);
+    let (mode, checkpoint_first) = (StopMode::Fast, false);
+    bench.begin(0, Job::Stop { mode, checkpoint_first });
+    bench.pass(2_000);
+    assert!(bench.pg(0).server != Server::Down && !bench.pg(0).is_writable());
+    assert_eq!(
+        bench.data(0).state,
+        ControlState::ShutDown,
+        "and nothing can be written any more"
+    );
+    bench.pass(120_000);
+    assert_eq!(bench.pg(0).server, Server::Down);
+    let data = bench.data(0);
+    assert_eq!(
+        data.to_archive * SEGMENT,
+        data.checkpoint,
+        "the segment was switched before the checkpoint"
+    );
 }

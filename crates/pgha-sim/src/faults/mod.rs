@@ -4,6 +4,7 @@
 //! in capitals are [`Slot`]s. Reading, writing, drawing and counting follow from it, so a new kind is a new entry with two
 //! functions.
 
+mod archive;
 mod clock;
 mod etcd;
 mod network;
@@ -16,6 +17,7 @@ pub(crate) use operator::Operator;
 
 use crate::etcd::Time;
 use crate::plan::{Lasts, Target};
+use crate::settings::SimSettings;
 use crate::world::{Happening, World};
 
 /// One kind of fault.
@@ -86,12 +88,17 @@ pub fn kinds() -> impl Iterator<Item = &'static FaultKind> {
         operator::KINDS,
         real::KINDS,
         postgres::LATER_KINDS,
+        archive::KINDS,
     ]
     .into_iter()
     .flatten()
 }
 
 impl FaultKind {
+    /// Does this kind exist in a cluster with these settings? What cannot happen takes no draw from those that can.
+    pub fn is_possible(&self, settings: &SimSettings) -> bool {
+        settings.archive || !archive::KINDS.contains(self)
+    }
     /// The words of the text form; `Err` is a plain word.
     pub fn words(&self) -> impl Iterator<Item = Result<Slot, &'static str>> {
         self.form.split(' ').map(|word| match word {

@@ -85,7 +85,9 @@ impl World {
             same_promotion: same_promotion(mine, theirs),
             next_wal: match self.nodes[i].pg.receiver() {
                 Some(_) if mine.replayed < mine.written => NextWal::NotKnown,
-                Some(_) if mine.written < theirs.oldest => NextWal::Gone { archive: false },
+                Some(_) if mine.written < theirs.oldest => NextWal::Gone {
+                    archive: self.nodes[i].pg.archives,
+                },
                 Some(_) => NextWal::Kept,
                 None => NextWal::NotKnown,
             },
@@ -140,9 +142,14 @@ impl World {
             return self.fail_job(i, JobFailure::SourceNotReady, "waiting for checkpoint before rewind");
         }
         let fork = mine.history.common(mine.written, &theirs.history, theirs.flushed);
-        if fork < mine.oldest || fork < theirs.oldest {
+        let archives = self.nodes[i].pg.archives;
+        let restored = archives && fork < mine.oldest && self.archive.covers(&mine.history, fork, mine.oldest);
+        if fork < mine.oldest && !restored || fork < theirs.oldest {
             self.count("rewind finds WAL missing");
             return self.fail_job(i, JobFailure::Nothing, "a WAL segment is missing");
+        }
+        if restored {
+            self.count("rewind restored WAL from the archive");
         }
         let writing = self.postgres.range(200 * MS, 3 * SEC);
         self.job_goes_on(i, op, 1, writing);

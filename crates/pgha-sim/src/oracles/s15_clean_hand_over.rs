@@ -1,5 +1,11 @@
 //! S15: after a switchover that ended as it was wished, the old leader needs no rewind and nothing acknowledged is lost,
 //! whatever the replication mode.
+//!
+//! With a WAL archive the old leader switches to a new segment before its shutdown checkpoint, and a candidate that lives on
+//! the archive never gets the checkpoint: it needs all up to the switch (`pgha_postgres::ShutdownCheckpoint::needed`), and the
+//! old leader may have to be rewound by that one record.
+
+use pgha_core::pg::ControlState;
 
 use super::seen::Acquisition;
 use crate::postgres::Point;
@@ -27,7 +33,13 @@ fn handed_over(world: &World, got: &Acquisition) -> Option<HandingOver> {
         .position(|n| Some(&n.name) == status.writer.as_ref())?;
     let meant = wish.leader.as_ref() == Some(&world.nodes[from].name)
         && wish.candidate.as_ref().is_none_or(|c| *c == world.nodes[got.node].name);
-    let end = world.nodes[from].pg.data()?.end();
+    let pg = &world.nodes[from].pg;
+    let data = pg.data()?;
+    let switched = pg.archives && data.state == ControlState::ShutDown;
+    let end = Point {
+        lsn: if switched { data.checkpoint } else { data.written },
+        ..data.end()
+    };
     (meant && from != got.node).then_some(HandingOver {
         from,
         to: got.node,

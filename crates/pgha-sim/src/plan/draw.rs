@@ -15,7 +15,7 @@ impl Plan {
     pub fn draw(seed: u64) -> Plan {
         let settings = SimSettings::draw(seed);
         let mut r = Rng::new(seed, Stream::Faults);
-        let existing = draw_kinds(&mut r);
+        let existing = draw_kinds(&mut r, &settings);
         let number = 1 + r.index(24);
         let mut faults: Vec<PlannedFault> = (0..number).map(|_| draw_fault(&mut r, &settings, &existing)).collect();
         faults.sort_by_key(|f| f.at);
@@ -34,9 +34,11 @@ impl Plan {
     }
 }
 
-fn draw_kinds(r: &mut Rng) -> Vec<&'static FaultKind> {
+fn draw_kinds(r: &mut Rng, settings: &SimSettings) -> Vec<&'static FaultKind> {
     let likely = [100, 300, 600, 1000][r.index(4)];
-    let all: Vec<_> = kinds().filter(|kind| kind.weight > 0).collect();
+    let all: Vec<_> = kinds()
+        .filter(|kind| kind.weight > 0 && kind.is_possible(settings))
+        .collect();
     let mut existing: Vec<_> = all.iter().copied().filter(|_| r.chance(likely)).collect();
     if existing.is_empty() {
         existing.push(all[r.index(all.len())]);

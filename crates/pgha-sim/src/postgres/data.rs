@@ -52,6 +52,10 @@ pub struct Data {
     pub checkpoint_timeline: u32,
     /// Replication slots by name.
     pub slots: BTreeMap<String, Slot>,
+    /// The first segment that is not archived yet, when this is a primary with an archive.
+    pub to_archive: u64,
+    /// The history file of its timeline is not archived yet.
+    pub history_to_archive: bool,
 }
 
 /// A physical replication slot.
@@ -80,6 +84,8 @@ impl Data {
             checkpoint: end - RECORD,
             checkpoint_timeline: first.timeline,
             slots: BTreeMap::new(),
+            to_archive: 0,
+            history_to_archive: false,
         }
     }
 
@@ -92,6 +98,7 @@ impl Data {
             signal: true,
             state: ControlState::InArchiveRecovery,
             slots: BTreeMap::new(),
+            history_to_archive: false,
             ..self.clone()
         }
     }
@@ -133,8 +140,9 @@ impl Data {
         self.replayed = self.written;
     }
 
-    /// A checkpoint (or restartpoint) has ended: WAL that nobody needs is removed. Returns how many slots were lost.
-    pub fn checkpoint_done(&mut self, at: u64) -> usize {
+    /// A checkpoint (or restartpoint) has ended: WAL that nobody needs is removed, up to `removable`. Returns how many slots
+    /// were lost.
+    pub fn checkpoint_done(&mut self, at: u64, removable: u64) -> usize {
         self.checkpoint = at;
         self.checkpoint_timeline = self.history.timeline_at(at.max(1));
         if self.signal {
@@ -149,7 +157,11 @@ impl Data {
             }
         }
         let held = self.slots.values().filter(|s| !s.lost).map(|s| s.restart).min();
-        let unneeded = end.saturating_sub(WAL_KEEP).min(at).min(held.unwrap_or(end));
+        let unneeded = end
+            .saturating_sub(WAL_KEEP)
+            .min(at)
+            .min(held.unwrap_or(end))
+            .min(removable);
         self.oldest = self.oldest.max(unneeded);
         lost
     }
@@ -197,7 +209,9 @@ mod tests {
     fn a_checkpoint_removes_wal_that_neither_the_limit_nor_a_slot_holds_back() {
         let mut data = grown(WAL_KEEP + 500);
         let end = data.flushed;
-        assert_eq!(data.checkpoint_done(end), 0);
+        assert_eq!(data.checkpoint_done(end, 300), 0);
+        assert_eq!(data.oldest, 300, "the rest is not archived yet");
+        assert_eq!(data.checkpoint_done(end, u64::MAX), 0);
         assert_eq!(data.oldest, end - WAL_KEEP);
 
         let mut data = grown(WAL_KEEP + 500);
@@ -206,7 +220,7 @@ mod tests {
             lost: false,
         };
         data.slots.insert("n2".into(), slot);
-        assert_eq!(data.checkpoint_done(end), 0);
+        assert_eq!(data.checkpoint_done(end, u64::MAX), 0);
         assert_eq!(data.oldest, 700);
     }
 
@@ -215,7 +229,7 @@ mod tests {
         let mut data = grown(MAX_SLOT_KEEP + 500);
         let end = data.flushed;
         data.slots.insert("n2".into(), Slot::default());
-        assert_eq!(data.checkpoint_done(end), 1);
+        assert_eq!(data.checkpoint_done(end, u64::MAX), 1);
         assert!(data.slots["n2"].lost);
         assert_eq!(data.oldest, end - WAL_KEEP);
     }

@@ -3,7 +3,8 @@
 use pgha_core::job::StartRole;
 use pgha_core::pg::ControlState;
 
-use super::{Branch, PgEvent, Receiver, Server, Stopping};
+use super::archive::LAST_TRIES;
+use super::{Branch, PgEvent, Receiver, SEGMENT, Server, Stopping};
 use crate::etcd::Time;
 use crate::world::{Happening, MS, SEC, World};
 
@@ -38,6 +39,8 @@ impl World {
             PgEvent::CheckpointEnds => self.checkpoint_ends(i),
             PgEvent::RecoveryEnds => self.recovery_ends(i),
             PgEvent::ShutdownGoesOn => self.shutdown_goes_on(i),
+            PgEvent::ArchiveCommandEnds => self.archive_command_ends(i),
+            PgEvent::RestoreCommandEnds => self.restore_command_ends(i),
             PgEvent::PromotionEnds => self.promotion_ends(i),
             PgEvent::PromotionBreaks(new_timeline) => self.promotion_breaks(i, new_timeline),
         }
@@ -89,6 +92,7 @@ impl World {
                     d.replayed = d.written;
                 }
                 self.became_primary(i);
+                self.archiver_looks(i);
             }
             StartRole::Standby { upstream } => {
                 pg.server = Server::Standby(Receiver::new(upstream));
@@ -100,7 +104,7 @@ impl World {
                 // Connections are accepted once it is consistent; what else is on disk is replayed then.
                 let after = self.postgres.range(MS, 50 * MS);
                 self.server_does(i, after, PgEvent::Received(to));
-                self.connect(i);
+                self.wants_wal(i);
             }
         }
         let first = self.postgres.range(5 * SEC, 30 * SEC);
@@ -155,11 +159,16 @@ impl World {
                     phase: Stopping::Archiver,
                 };
                 let archiving = match primary {
+                    true if self.nodes[i].pg.archives => LAST_TRIES,
                     true if self.postgres.chance(20) => self.postgres.range(SEC, 20 * SEC),
                     true => self.postgres.range(MS, 200 * MS),
                     false => MS,
                 };
                 self.server_does(i, archiving, PgEvent::ShutdownGoesOn);
+            }
+            Stopping::Archiver if primary && self.archiver_has_more(i) => {
+                self.count("shutdown waits for the archiver");
+                self.server_does(i, SHUTDOWN_LOOK, PgEvent::ShutdownGoesOn);
             }
             Stopping::Archiver => {
                 self.nodes[i].pg.end();
@@ -180,14 +189,20 @@ impl World {
             phase: Stopping::WalSenders,
         };
         pg.checkpoint = None;
+        let archives = pg.archives;
         let mut checkpoint = None;
         if let Some(d) = pg.data_mut() {
             if primary {
+                // So that the rest of what was written is archived, WAL is switched to the next segment.
+                let switched_at = d.written;
+                if archives {
+                    d.written = d.written.next_multiple_of(SEGMENT);
+                }
                 d.checkpoint = d.written;
                 d.checkpoint_timeline = d.timeline();
                 d.append_record();
                 d.state = ControlState::ShutDown;
-                checkpoint = Some(d.checkpoint);
+                checkpoint = Some(switched_at);
             } else {
                 d.flushed = d.written;
                 d.min_recovery = d.replayed;
@@ -198,6 +213,7 @@ impl World {
             self.job_sees_shutdown_checkpoint(i, checkpoint);
         }
         self.feed_standbys(i);
+        self.archiver_looks(i);
         self.server_does(i, MS, PgEvent::ShutdownGoesOn);
     }
 
@@ -227,6 +243,7 @@ impl World {
         if self.nodes[i].pg.trouble.disk_full > 0 {
             return self.server_dies(i);
         }
+        self.restore_the_rest(i);
         self.leave_recovery(i);
         let pg = &mut self.nodes[i].pg;
         pg.promoting = false;
@@ -234,6 +251,7 @@ impl World {
         pg.enter(ControlState::InProduction);
         self.count("promotion");
         self.became_primary(i);
+        self.archiver_looks(i);
         self.feed_standbys(i);
         self.job_sees_promotion(i);
     }
@@ -257,14 +275,18 @@ impl World {
     fn leave_recovery(&mut self, i: usize) {
         self.next_branch += 1;
         let id = self.next_branch;
+        let timeline = self.new_timeline(i);
         // A restartpoint under way is no checkpoint of the new timeline.
         self.nodes[i].pg.checkpoint = None;
         if let Some(d) = self.nodes[i].pg.data_mut() {
             d.history.fork(Branch {
                 id,
-                timeline: d.timeline() + 1,
+                timeline,
                 start: d.written,
             });
+            // What it received as a standby counts as archived by whoever wrote it.
+            d.to_archive = d.written / SEGMENT;
+            d.history_to_archive = true;
             d.append_record();
             d.min_recovery = 0;
             d.signal = false;

@@ -10,11 +10,12 @@
 //! | `life.rs` | start, crash, shutdown, promotion |
 //! | `wal.rs` | writing, flushing, checkpoints, reload, acknowledgement |
 //! | `stream.rs` | streaming replication over the links of the network |
+//! | `archive.rs` | the WAL archive: archive_command and restore_command |
 //!
 //! What a server does by itself is an event of its own life: it goes on without its agent, stands still while its machine
-//! is frozen, and never happens once the server has ended. *Absent on purpose:* the archive's contents, logical slots,
-//! prepared transactions.
+//! is frozen, and never happens once the server has ended. *Absent on purpose:* logical slots, prepared transactions.
 
+mod archive;
 mod data;
 mod history;
 mod life;
@@ -27,6 +28,7 @@ mod wal;
 use pgha_core::job::StartRole;
 use pgha_core::pg::ControlState;
 
+pub use archive::{Archive, SEGMENT};
 pub use data::{Data, Dir, MAX_SLOT_KEEP, RECORD, Slot, WAL_KEEP};
 pub use history::{Branch, History, Point};
 pub use server::{Connection, Receiver, Sender, Server, Sessions, Stopping, Trouble};
@@ -61,6 +63,12 @@ pub struct SimPostgres {
     pub checkpoint: Option<RunningCheckpoint>,
     /// It was told to leave recovery.
     pub promoting: bool,
+    /// archive_mode is on, archive_command and restore_command are set.
+    pub archives: bool,
+    /// An archive_command runs, or a failed one is waited with.
+    pub archiver_at_work: bool,
+    /// A restore_command runs.
+    pub restoring: bool,
     /// What faults do to it.
     pub trouble: Trouble,
 }
@@ -113,6 +121,10 @@ pub enum PgEvent {
     RecoveryEnds,
     /// A shutdown goes on, if it can.
     ShutdownGoesOn,
+    /// An archive_command ends, or is to be tried again.
+    ArchiveCommandEnds,
+    /// A restore_command ends.
+    RestoreCommandEnds,
     /// Recovery ends because of a promotion.
     PromotionEnds,
     /// The server dies in the middle of its promotion; true: after the new timeline began.
@@ -144,6 +156,9 @@ impl SimPostgres {
             flushing: false,
             checkpoint: None,
             promoting: false,
+            archives: false,
+            archiver_at_work: false,
+            restoring: false,
             trouble: Trouble::default(),
         }
     }
@@ -220,6 +235,7 @@ impl SimPostgres {
                 ..SyncConfig::off()
             },
             trouble: self.trouble,
+            archives: self.archives,
             ..SimPostgres::new()
         };
     }

@@ -50,7 +50,7 @@ impl SimPostgres {
             ),
             (Server::Standby(receiver), Some(d)) => (
                 PostmasterPhase::Ready,
-                SqlView::Answered(self.facts(d, standby_role(d, receiver))),
+                SqlView::Answered(self.facts(d, standby_role(d, receiver, self.archives))),
             ),
         };
         let pid = i32::try_from(self.incarnation).unwrap_or(1) + 1;
@@ -140,7 +140,7 @@ fn primary_role(d: &Data) -> SqlRole {
     }
 }
 
-fn standby_role(d: &Data, receiver: &Receiver) -> SqlRole {
+fn standby_role(d: &Data, receiver: &Receiver, archives: bool) -> SqlRole {
     let upstream = receiver.upstream.as_ref();
     let conninfo = upstream.and_then(|u| pgha_core::conninfo::host_port(&u.conn_url));
     let streaming = receiver.connection.is_some();
@@ -158,6 +158,6 @@ fn standby_role(d: &Data, receiver: &Receiver) -> SqlRole {
         }),
         primary_conninfo: conninfo.map(|(h, p)| format!("host={h} port={p}")).unwrap_or_default(),
         primary_slot_name: upstream.and_then(|u| u.slot.clone()).unwrap_or_default(),
-        has_restore_command: false,
+        has_restore_command: archives,
     })
 }

@@ -261,7 +261,7 @@ impl World {
                     self.catch_up_feedback(i, link);
                 }
             }
-            self.connect(i);
+            self.wants_wal(i);
         }
     }
 

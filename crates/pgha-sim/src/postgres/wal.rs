@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use super::{PgEvent, Process, RunningCheckpoint, Server, SyncRules};
+use super::{PgEvent, Process, RunningCheckpoint, Server, Stopping, SyncRules, WAL_KEEP};
 use crate::etcd::Time;
 use crate::world::{MS, SEC, World};
 
@@ -51,6 +51,7 @@ impl World {
         for at in acknowledged {
             self.acknowledge(i, at, now);
         }
+        self.archiver_looks(i);
         self.feed_standbys(i);
     }
 
@@ -148,8 +149,14 @@ impl World {
     /// Begins a checkpoint, or joins the one that runs. Returns how long it takes.
     pub(crate) fn begin_checkpoint(&mut self, i: usize, immediate: bool) -> Time {
         let now = self.now;
-        if matches!(self.nodes[i].pg.server, Server::Down | Server::Starting) {
-            return 0;
+        match self.nodes[i].pg.server {
+            Server::Down | Server::Starting => return 0,
+            // None follows the shutdown checkpoint.
+            Server::Stopping {
+                phase: Stopping::WalSenders | Stopping::Archiver,
+                ..
+            } => return 0,
+            Server::Primary | Server::Standby(_) | Server::Stopping { .. } => {}
         }
         let slow = self.nodes[i].pg.trouble.checkpoint_takes.filter(|_| immediate);
         let takes = slow.unwrap_or_else(|| self.postgres.range(5 * MS, 300 * MS));
@@ -178,11 +185,14 @@ impl World {
         let pg = &mut self.nodes[i].pg;
         let Some(done) = pg.checkpoint.take() else { return };
         let primary = pg.server == Server::Primary;
+        let archives = pg.archives && primary;
         let Some(d) = pg.data_mut() else { return };
         if primary {
             d.append_record();
         }
-        let lost = d.checkpoint_done(done.redo);
+        let removable = if archives { d.archived_to() } else { u64::MAX };
+        let kept_for_archiver = removable.saturating_add(WAL_KEEP) < d.flushed;
+        let lost = d.checkpoint_done(done.redo, removable);
         if primary {
             d.checkpoint_timeline = d.timeline();
         }
@@ -195,6 +205,9 @@ impl World {
         }
         if primary {
             self.feed_standbys(i);
+        }
+        if kept_for_archiver {
+            self.count("WAL kept for the archiver");
         }
         for _ in 0..lost {
             self.count("slot lost");
