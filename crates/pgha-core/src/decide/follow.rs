@@ -122,9 +122,16 @@ fn decide_standby(v: &View, c: &ClusterView, leader: &MemberName, standby: &Stan
 }
 
 /// May a directory that cannot follow the leader be removed and copied anew?
-pub(super) fn may_copy_anew(v: &View) -> bool {
+fn may_copy_anew(v: &View) -> bool {
     v.me.remove_on_diverged_timelines
         .unwrap_or(v.settings().remove_on_diverged_timelines)
+}
+
+/// May it be copied anew because the leader has removed the WAL that it needs next? Not while an archive may bring that, or a
+/// standby that it follows by its tag may have it.
+pub(super) fn may_copy_for_wal(v: &View, c: &ClusterView, leader: &MemberName, archive: bool) -> bool {
+    let follows_leader = wanted_upstream(v, c, leader).is_some_and(|u| u.name == *leader);
+    !archive && follows_leader && may_copy_anew(v)
 }
 
 /// A standby that does not stream may hold WAL that the leader never had.
@@ -215,7 +222,7 @@ fn stalled(v: &View, c: &ClusterView, leader: &MemberName, standby: &StandbyFact
 /// What it needs next is gone at the leader. A copy that is only behind is worth more than none, so it goes on answering
 /// reads unless the settings allow a new one; and what may come from an archive is waited for.
 fn wal_gone(v: &View, c: &ClusterView, leader: &MemberName, archive: bool) -> Decision {
-    if archive || !may_copy_anew(v) {
+    if !may_copy_for_wal(v, c, leader, archive) {
         let help = if archive {
             "restore_command has not brought it either: put it into the archive, or run `pgha-ctl reinit`"
         } else {

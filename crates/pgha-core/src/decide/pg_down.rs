@@ -211,7 +211,7 @@ fn decide_following(v: &View, c: &ClusterView, control: &ControlData, leader: &M
         Divergence::WalGone {
             leader: of, archive, ..
         } if of == leader => {
-            if !archive && follow::may_copy_anew(v) {
+            if follow::may_copy_for_wal(v, c, leader, *archive) {
                 return copy_anew(v, c, leader);
             }
         }

@@ -9,8 +9,17 @@ use std::hash::{DefaultHasher, Hasher};
 
 use super::cluster::State;
 
-/// Fields whose value changes nothing; up to the next comma.
-const SILENT: &[&str] = &[" decided_at: ", " cycle_ended: ", " because: ", " reason: ", " wall: "];
+/// Fields whose value changes nothing; up to the next comma. For how long a standby has stood still is read only after
+/// longer than any horizon here.
+const SILENT: &[&str] = &[
+    " decided_at: ",
+    " cycle_ended: ",
+    " because: ",
+    " reason: ",
+    " wall: ",
+    " stall: ",
+    " divergence_checked_at: ",
+];
 
 /// The fingerprint of a state.
 pub fn of(s: &State) -> u64 {
