@@ -105,6 +105,7 @@ pub fn put(part: Part, w: &World, v: &mut View) {
             to.divergence.clone_from(&from.divergence);
             to.divergence_checked_at = from.divergence_checked_at;
             to.stall = from.stall;
+            to.member_written.clone_from(&from.member_written);
         }
         Part::Cycle => {
             let peers_asked = to.cycle.peers_asked;

@@ -95,6 +95,7 @@ pub fn following_down() -> Situation {
                     "divergence found b local=1@0/700 forked=1@0/500",
                     "divergence found b local=1@0/400 forked=1@0/500",
                     "divergence wal-gone b",
+                    "divergence found b local=1@0/700 forked=1@0/500; untold",
                 ],
             ),
             (

@@ -1,11 +1,12 @@
 //! Directives for what the node remembers.
 
+use pgha_core::commit::MemberValue;
 use pgha_core::effect::{CallbackRole, FenceOrder};
 use pgha_core::event::OpId;
 use pgha_core::job::JobFailure;
 use pgha_core::known::KnownCluster;
 use pgha_core::request::{RequestId, RestartRequest, RestartRole};
-use pgha_core::units::{Lsn, MemberName, Revision, SystemId, Timeline};
+use pgha_core::units::{LeaseId, Lsn, MemberName, Revision, SystemId, Timeline};
 use pgha_core::view::{
     CycleFacts, Divergence, Failure, Handover, HandoverReason, ProofSight, Reinitialize, RunningJob, ScheduledRestart,
     Stall, WatchdogView,
@@ -29,6 +30,8 @@ pub fn set(w: &mut World, directive: &str, line: &mut Line) -> Result<bool, Stri
             w.memory.divergence_checked_at = line.duration("ago")?.map(|ago| w.now.mono.minus(ago));
             w.memory.divergence = divergence(line)?;
         }
+        // The member key stands as it was before anything was found out.
+        "untold" => w.memory.member_written = Some((LeaseId(70), MemberValue::default())),
         "stall" => {
             let since = w.age(line)?;
             let at = line.lsn("at")?.unwrap_or(Lsn(0x500));
