@@ -168,6 +168,8 @@ pub struct Memory {
     pub discarded_wal_bytes: u64,
     /// What was seen of waiting commits and of the way of a new `synchronous_standby_names`.
     pub sync: crate::sync::proof::Proof,
+    /// Which standbys have not answered yet, and since when.
+    pub heard: crate::sync::heard::Heard,
     /// SIGTERM was received.
     pub terminating: bool,
     /// The settings last read from etcd; kept while etcd is away.

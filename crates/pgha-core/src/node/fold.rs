@@ -308,6 +308,7 @@ impl Node {
         if self.syncing.is_none() {
             m.sync.note(&pg);
         }
+        m.heard.note(&pg);
         drop_passed_restart(m, &self.view.now, pg.facts());
         if matches!(pg.data_dir, DataDir::Empty) {
             m.timeline_floor = None;

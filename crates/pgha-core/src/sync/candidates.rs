@@ -46,7 +46,9 @@ impl Target {
 /// The standbys that are wanted.
 ///
 /// A tie is decided for who is in `/sync` already, so that equally good standbys do not take turns. Those that may not
-/// lead come last, because they cannot take over: in quorum mode only while the others are too few.
+/// lead come last, because they cannot take over: in quorum mode only while the others are too few. Behind them all stand
+/// those that have not answered for a `ttl`: they are waited for while there is nobody better, so that a slow standby never
+/// costs a commit its second copy.
 pub fn target(f: &Facts<'_>) -> Target {
     let mut fit = eligible(f);
     let listed = |name: &MemberName| {
@@ -56,6 +58,7 @@ pub fn target(f: &Facts<'_>) -> Target {
     fit.sort_by_key(|c| {
         let priority = c.member.tags.sync_priority.unwrap_or(1);
         (
+            c.silent,
             !c.member.tags.may_lead(),
             Reverse(priority),
             !listed(c.name),
@@ -82,6 +85,7 @@ struct Candidate<'a> {
     name: &'a MemberName,
     member: &'a Member,
     lsn: Lsn,
+    silent: bool,
 }
 
 fn eligible<'a>(f: &Facts<'a>) -> Vec<Candidate<'a>> {
@@ -89,7 +93,12 @@ fn eligible<'a>(f: &Facts<'a>) -> Vec<Candidate<'a>> {
         let sender = f.pg.wal_senders.iter().find(|s| streams_to(s, name))?;
         let wants = *name != *f.me && member.state == MemberState::Running && member.tags.may_sync();
         let lsn = position(sender, &f.pg.synchronous_commit)?;
-        wants.then_some(Candidate { name, member, lsn })
+        wants.then_some(Candidate {
+            name,
+            member,
+            lsn,
+            silent: f.heard.is_silent(sender, f.now, f.settings.ttl),
+        })
     };
     let all: Vec<Candidate<'_>> = f.members.iter().filter_map(candidate).collect();
     let Some(limit) = f.settings.maximum_lag_on_syncnode else {
@@ -109,7 +118,7 @@ pub(super) fn streams_to(sender: &WalSender, name: &MemberName) -> bool {
 }
 
 /// The position that commits wait for, by `synchronous_commit`.
-fn position(sender: &WalSender, synchronous_commit: &str) -> Option<Lsn> {
+pub(super) fn position(sender: &WalSender, synchronous_commit: &str) -> Option<Lsn> {
     match synchronous_commit {
         "remote_apply" => sender.replay,
         "remote_write" => sender.write,

@@ -22,6 +22,7 @@
 
 pub mod candidates;
 pub mod claim;
+pub mod heard;
 pub mod names;
 pub mod plan;
 pub mod proof;
@@ -33,7 +34,7 @@ use alloc::sync::Arc;
 use crate::cluster::{Member, SyncKey};
 use crate::pg::{SqlFacts, SqlRole};
 use crate::settings::Settings;
-use crate::units::{Lsn, MemberName};
+use crate::units::{Lsn, MemberName, Mono};
 use crate::view::View;
 
 /// What a step is planned from.
@@ -51,6 +52,10 @@ pub struct Facts<'a> {
     pub pg: &'a SqlFacts,
     /// The primary's flush position.
     pub flush: Lsn,
+    /// Which standbys answer.
+    pub heard: &'a heard::Heard,
+    /// The time.
+    pub now: Mono,
 }
 
 /// What is to be done in PostgreSQL.
@@ -90,6 +95,8 @@ pub fn facts(v: &View) -> Option<Facts<'_>> {
         members: &cluster.members,
         pg,
         flush,
+        heard: &v.memory.heard,
+        now: v.now.mono,
     })
 }
 

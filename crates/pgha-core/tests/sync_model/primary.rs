@@ -8,6 +8,7 @@ use pgha_core::cluster::{Member, MemberState, SyncKey};
 use pgha_core::pg::{DataDir, PgView, Postmaster, SqlFacts, SqlRole, SqlView, WalSender};
 use pgha_core::settings::{Settings, SynchronousMode};
 use pgha_core::sync::claim::Claim;
+use pgha_core::sync::heard::Heard;
 use pgha_core::sync::names::{self, Method};
 use pgha_core::sync::plan::{Step, next};
 use pgha_core::sync::proof::Proof;
@@ -295,6 +296,8 @@ impl State {
                 members: &members,
                 pg: view.facts().unwrap(),
                 flush: Lsn(u64::from(self.flushed)),
+                heard: &Heard::default(),
+                now: Mono::default(),
             },
             &self.proof,
         );

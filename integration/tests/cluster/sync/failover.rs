@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use nix::sys::signal::{Signal, kill};
 use pgha_integration::boottime;
 use pgha_integration::cluster::ClusterSpec;
 use pgha_integration::sync_key::SyncKey;
@@ -100,6 +101,29 @@ async fn a_waiting_commit_goes_on(scene: &mut Scene) -> Result<()> {
     scene.cluster.node_mut(number)?.start()
 }
 
+/// The wal receiver of the synchronous standby is stopped: to everybody it streams, as when the network between the two
+/// machines is cut, and it answers no more. The other standby takes its place (F04).
+async fn a_silent_standby_is_replaced(scene: &mut Scene) -> Result<()> {
+    let before = wait_standbys(&scene.cluster, 1).await?;
+    let number = number_of(&scene.cluster, &before.standbys[0])?;
+    let node = scene.cluster.node(number)?;
+    let receiver = node.processes().into_iter().find(|p| p.title.contains("walreceiver"));
+    let receiver = receiver
+        .with_context(|| format!("{} has no wal receiver", node.name))?
+        .pid;
+    let begun = boottime::now();
+    kill(receiver, Signal::SIGSTOP)?;
+    wait_for("the other standby is in /sync", SYNC_LIMIT, async || {
+        let key = SyncKey::read(&scene.cluster).await.ok()??;
+        (key.standbys.len() == 1 && key.standbys != before.standbys).then_some(())
+    })
+    .await
+    .with_context(|| scene.cluster.log_tails())?;
+    scene.workload.wait_acked(100, FAILOVER_LIMIT).await?;
+    kill(receiver, Signal::SIGCONT)?;
+    settle(scene, "on: the synchronous standby answers no more", begun, 1).await
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn the_synchronous_standby_takes_over_with_every_row() -> Result<()> {
     let spec = ClusterSpec::new("sync-on").dcs(json!({"synchronous_mode": true}));
@@ -107,6 +131,7 @@ async fn the_synchronous_standby_takes_over_with_every_row() -> Result<()> {
     lose_the_primary(&mut scene, "on: the primary is killed", Loss::Killed, 1).await?;
     lose_the_primary(&mut scene, "on: the primary's agent is stopped", Loss::AgentStopped, 1).await?;
     lose_a_standby(&mut scene, "on: the synchronous standby is killed", 1, 1).await?;
+    a_silent_standby_is_replaced(&mut scene).await?;
     a_waiting_commit_goes_on(&mut scene).await?;
     scene.finish().await?;
     Ok(())
