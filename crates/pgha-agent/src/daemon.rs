@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use pgha_api::{AccessSettings, Api, ApiServer, ApiSettings, BasicAuth, PeerClient, StatusBoard};
+use pgha_api::{AccessSettings, Api, ApiServer, ApiSettings, PeerClient, StatusBoard};
 use pgha_core::node::Node;
 use pgha_dcs::etcd::{EtcdConfig, EtcdDcs};
 use pgha_dcs::{Dcs, DcsError};
@@ -18,7 +18,7 @@ use tokio::sync::mpsc;
 
 use crate::driver::backend::AgentBackend;
 use crate::driver::guard::FenceGuard;
-use crate::driver::local::Local;
+use crate::driver::local::{Local, rest_authentication};
 use crate::driver::publish::{Tally, node_status};
 use crate::driver::store::{Store, namesake};
 use crate::driver::{Command, Driver, Ending, MAX_EVENTS, Parts};
@@ -301,10 +301,7 @@ fn api_settings(config: &LocalConfig) -> ApiSettings {
         access: AccessSettings {
             allowlist: r.allowlist.clone(),
             include_members: r.allowlist_include_members,
-            authentication: r.authentication.as_ref().map(|a| BasicAuth {
-                username: a.username.clone(),
-                password: a.password.expose().to_owned(),
-            }),
+            authentication: rest_authentication(config),
         },
         server: match r.server_tokens {
             ServerTokens::ProductOnly => "pgha".to_owned(),

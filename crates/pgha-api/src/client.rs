@@ -1,8 +1,9 @@
-//! Asks other members for their status: all at once, each within its time, each checked for who it is.
+//! Asks other members for their status, or for leave to go on without etcd: all at once, each within its time, each checked
+//! for who it is.
 //!
 //! The addresses come from etcd, so they are not trusted: plain `http` to the host and port of a member key, no
 //! redirects, no proxy from the environment, no link-local address (where clouds keep their metadata services), and
-//! no more of the answer than a limit. No credentials are sent, since `GET` needs none.
+//! no more of the answer than a limit. Credentials go with `POST /failsafe` alone, which needs them; a `GET` needs none.
 //!
 //! Invariants: everybody who was asked is in the answer; `at` of an answer lies before its request was sent.
 
@@ -12,19 +13,24 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use axum::body::Bytes;
-use http_body_util::{BodyExt, Empty, Limited};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use http_body_util::{BodyExt, Full, Limited};
 use hyper::client::conn::http1::{self, SendRequest};
-use hyper::header::{HOST, HeaderValue, USER_AGENT};
-use hyper::{Request, Response, StatusCode, Uri};
+use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HOST, HeaderMap, HeaderValue, USER_AGENT};
+use hyper::{Method, Request, Response, StatusCode, Uri};
 use hyper_util::rt::TokioIo;
+use pgha_core::failsafe::{Question, Reply};
 use pgha_core::peer::{PeerStatus, PeerView};
 use pgha_core::units::{MemberName, Mono, SystemId};
 use pgha_wire::error::WireError;
+use pgha_wire::rest::failsafe::{DCS_READ_HEADER, LSN_HEADER, parse_reply, render_question};
 use pgha_wire::rest::status::parse_peer;
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
+use crate::access::BasicAuth;
 use crate::backend::Clock;
 use crate::limits::{
     MAX_PEER_ADDRESSES, MAX_PEER_BODY_BYTES, MAX_PEER_HEAD_BYTES, MAX_PEERS, PEER_IDLE_TIMEOUT, PEER_TIMEOUT,
@@ -71,7 +77,7 @@ impl Kept {
 }
 
 struct Connection {
-    sender: SendRequest<Empty<Bytes>>,
+    sender: SendRequest<Full<Bytes>>,
     unused_since: Mono,
 }
 
@@ -131,6 +137,7 @@ impl PeerClient {
                 user_agent: self.user_agent.clone(),
                 clock: Arc::clone(&self.clock),
                 limit,
+                message: Message::GetStatus,
             };
             let (name, url, kept) = (name.clone(), url.clone(), Arc::clone(&self.kept));
             running.spawn(async move {
@@ -158,6 +165,56 @@ impl PeerClient {
                 .or_insert_with(|| PeerView::Unreachable { at: (self.clock)() });
         }
         views
+    }
+
+    /// `POST`s the question to each peer (name and `api_url`), in parallel, within `budget`: may this leader go on without
+    /// etcd? Everybody who was asked is in the answer.
+    pub async fn ask_failsafe(
+        &self,
+        peers: &[(MemberName, String)],
+        question: &Question,
+        scope: &str,
+        authentication: Option<&BasicAuth>,
+        budget: Duration,
+    ) -> BTreeMap<MemberName, Reply> {
+        lock(&self.kept).prune((self.clock)());
+        let mut running = JoinSet::new();
+        for (name, url) in peers.iter().take(MAX_PEERS) {
+            let asked = Asked {
+                user_agent: self.user_agent.clone(),
+                clock: Arc::clone(&self.clock),
+                limit: budget,
+                message: Message::Failsafe {
+                    body: render_question(question, scope, name).into(),
+                    authorization: authentication.and_then(basic),
+                },
+            };
+            let (name, url, kept) = (name.clone(), url.clone(), Arc::clone(&self.kept));
+            running.spawn(async move {
+                let answer = timeout(budget, asked.exchange(&url, &kept)).await;
+                (name, answer.unwrap_or(Err(Trouble::TooLate(budget))))
+            });
+        }
+        let mut replies: BTreeMap<MemberName, Reply> =
+            peers.iter().map(|(name, _)| (name.clone(), Reply::Silent)).collect();
+        while let Some(ended) = running.join_next().await {
+            match ended {
+                Ok((name, Ok(answer))) => {
+                    let header = |name| answer.headers.get(name).and_then(|v| v.to_str().ok());
+                    let (lsn, read) = (header(LSN_HEADER), header(DCS_READ_HEADER));
+                    let reply = parse_reply(answer.status.as_u16(), &answer.body, lsn, read, answer.at);
+                    if let Reply::Refused(reason) = &reply {
+                        tracing::warn!(member = %name, reason, "a member does not let this leader go on");
+                    }
+                    replies.insert(name, reply);
+                }
+                Ok((name, Err(trouble))) => {
+                    tracing::warn!(member = %name, reason = %trouble, "a member cannot be asked for leave to go on");
+                }
+                Err(e) => tracing::error!(error = %e, "asking a peer failed inside"),
+            }
+        }
+        replies
     }
 
     /// From what came back to what it means, and into the log when that is news.
@@ -216,58 +273,50 @@ fn difference(name: &MemberName, expect: &Expect, status: &PeerStatus) -> Option
     }
 }
 
+/// `Basic` and the encoded user and password; `None` when they cannot stand in a header.
+fn basic(auth: &BasicAuth) -> Option<HeaderValue> {
+    let encoded = STANDARD.encode(format!("{}:{}", auth.username, auth.password));
+    let mut value = HeaderValue::from_str(&format!("Basic {encoded}")).ok()?;
+    value.set_sensitive(true);
+    Some(value)
+}
+
+/// What is asked.
+enum Message {
+    /// `GET` of the path in the address.
+    GetStatus,
+    /// `POST /failsafe`. Asking twice does no harm.
+    Failsafe {
+        body: Bytes,
+        authorization: Option<HeaderValue>,
+    },
+}
+
+/// What came back.
+struct Answer {
+    /// Just before the request was sent.
+    at: Mono,
+    status: StatusCode,
+    headers: HeaderMap,
+    body: Bytes,
+}
+
 /// One request under way.
 struct Asked {
     user_agent: HeaderValue,
     clock: Clock,
     limit: Duration,
+    message: Message,
 }
 
 impl Asked {
     async fn get_status(&self, url: &str, kept: &Mutex<Kept>) -> Result<(Mono, PeerStatus), Trouble> {
-        let target = Target::parse(url)?;
-        let pooled = lock(kept).connections.remove(&target.authority);
-        if let Some(connection) = pooled.filter(|c| c.is_fresh((self.clock)())) {
-            // A kept connection may be dead without knowing it, so it only gets a part of the time.
-            match timeout(self.limit / 3, self.get_over(connection.sender, &target, kept)).await {
-                Ok(Ok(answer)) => return Ok(answer),
-                Ok(Err(trouble)) => tracing::debug!(reason = %trouble, "a kept connection to a peer is of no use"),
-                Err(_) => tracing::debug!("a kept connection to a peer does not answer"),
-            }
-        }
-        let sender = connect(&target, kept).await?;
-        self.get_over(sender, &target, kept).await
-    }
-
-    async fn get_over(
-        &self,
-        mut sender: SendRequest<Empty<Bytes>>,
-        target: &Target,
-        kept: &Mutex<Kept>,
-    ) -> Result<(Mono, PeerStatus), Trouble> {
-        let mut request = Request::new(Empty::new());
-        *request.uri_mut() = target.path.clone();
-        request.headers_mut().insert(HOST, target.host_header.clone());
-        request.headers_mut().insert(USER_AGENT, self.user_agent.clone());
-        let at = (self.clock)();
-        let response: Response<_> = sender.send_request(request).await?;
-        let status = response.status();
+        let Answer { at, status, body, .. } = self.exchange(url, kept).await?;
         // 503 is what health paths say of a node that is up but not in that role.
         if status != StatusCode::OK && status != StatusCode::SERVICE_UNAVAILABLE {
             return Err(Trouble::Status(status));
         }
-        let body = Limited::new(response.into_body(), MAX_PEER_BODY_BYTES)
-            .collect()
-            .await
-            .map_err(Trouble::Body)?;
-        if sender.ready().await.is_ok() {
-            let connection = Connection {
-                sender,
-                unused_since: (self.clock)(),
-            };
-            lock(kept).connections.insert(target.authority.clone(), connection);
-        }
-        match parse_peer(&body.to_bytes()) {
+        match parse_peer(&body) {
             // Every Patroni tells its scope. Something that does not may be any web server that speaks JSON.
             Ok(status) if status.scope.is_some() => Ok((at, status)),
             // Its agent speaks, its PostgreSQL does not; the status says so with its `None`s. As it may end the wait
@@ -278,6 +327,73 @@ impl Asked {
             Ok(_) | Err(WireError::PeerPostgresSilent { .. }) => Err(Trouble::Nameless),
             Err(e) => Err(Trouble::Unreadable(e)),
         }
+    }
+
+    /// One request and its answer, over a kept connection if there is one.
+    async fn exchange(&self, url: &str, kept: &Mutex<Kept>) -> Result<Answer, Trouble> {
+        let target = Target::parse(url)?;
+        let pooled = lock(kept).connections.remove(&target.authority);
+        if let Some(connection) = pooled.filter(|c| c.is_fresh((self.clock)())) {
+            // A kept connection may be dead without knowing it, so it only gets a part of the time.
+            match timeout(self.limit / 3, self.exchange_over(connection.sender, &target, kept)).await {
+                Ok(Ok(answer)) => return Ok(answer),
+                Ok(Err(trouble)) => tracing::debug!(reason = %trouble, "a kept connection to a peer is of no use"),
+                Err(_) => tracing::debug!("a kept connection to a peer does not answer"),
+            }
+        }
+        let sender = connect(&target, kept).await?;
+        self.exchange_over(sender, &target, kept).await
+    }
+
+    async fn exchange_over(
+        &self,
+        mut sender: SendRequest<Full<Bytes>>,
+        target: &Target,
+        kept: &Mutex<Kept>,
+    ) -> Result<Answer, Trouble> {
+        let request = self.request(target);
+        let at = (self.clock)();
+        let response: Response<_> = sender.send_request(request).await?;
+        let (parts, body) = response.into_parts();
+        let body = Limited::new(body, MAX_PEER_BODY_BYTES)
+            .collect()
+            .await
+            .map_err(Trouble::Body)?;
+        if sender.ready().await.is_ok() {
+            let connection = Connection {
+                sender,
+                unused_since: (self.clock)(),
+            };
+            lock(kept).connections.insert(target.authority.clone(), connection);
+        }
+        Ok(Answer {
+            at,
+            status: parts.status,
+            headers: parts.headers,
+            body: body.to_bytes(),
+        })
+    }
+
+    fn request(&self, target: &Target) -> Request<Full<Bytes>> {
+        let mut request = match &self.message {
+            Message::GetStatus => {
+                let mut request = Request::new(Full::default());
+                *request.uri_mut() = target.path.clone();
+                request
+            }
+            Message::Failsafe { body, authorization } => {
+                let mut request = Request::new(Full::new(body.clone()));
+                *request.method_mut() = Method::POST;
+                *request.uri_mut() = Uri::from_static("/failsafe");
+                let headers = request.headers_mut();
+                headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+                headers.extend(authorization.clone().map(|value| (AUTHORIZATION, value)));
+                request
+            }
+        };
+        request.headers_mut().insert(HOST, target.host_header.clone());
+        request.headers_mut().insert(USER_AGENT, self.user_agent.clone());
+        request
     }
 }
 
@@ -324,7 +440,7 @@ impl Target {
     }
 }
 
-async fn connect(target: &Target, kept: &Mutex<Kept>) -> Result<SendRequest<Empty<Bytes>>, Trouble> {
+async fn connect(target: &Target, kept: &Mutex<Kept>) -> Result<SendRequest<Full<Bytes>>, Trouble> {
     let addresses = resolve(target, kept).await?;
     let mut connecting = JoinSet::new();
     for address in addresses.into_iter().take(MAX_PEER_ADDRESSES) {
@@ -344,7 +460,7 @@ async fn connect(target: &Target, kept: &Mutex<Kept>) -> Result<SendRequest<Empt
     stream.set_nodelay(true).map_err(Trouble::Connect)?;
     let (sender, connection) = http1::Builder::new()
         .max_buf_size(MAX_PEER_HEAD_BYTES)
-        .handshake::<_, Empty<Bytes>>(TokioIo::new(stream))
+        .handshake::<_, Full<Bytes>>(TokioIo::new(stream))
         .await?;
     // Ends by itself when the sender is dropped or the peer closes.
     tokio::spawn(async move {

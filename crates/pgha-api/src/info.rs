@@ -58,7 +58,7 @@ pub(crate) fn config_of(view: &ClusterView) -> Option<Map<String, Value>> {
 
 /// `GET /failsafe`; 502 when the key is missing.
 pub(crate) fn render_failsafe(view: Option<&ClusterView>) -> Reply {
-    match view.and_then(|v| v.failsafe.as_ref()) {
+    match view.and_then(|v| v.failsafe.as_ref()).map(|key| &key.members) {
         Some(members) => {
             let members: Map<String, Value> = members
                 .iter()

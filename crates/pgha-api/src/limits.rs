@@ -62,3 +62,7 @@ pub const PEER_TIMEOUT: Duration = Duration::from_secs(2);
 /// A connection to a peer that was not used for this long is not used again: the server's [`IDLE_TIMEOUT`] (and
 /// Patroni closes at once) would race with the request.
 pub const PEER_IDLE_TIMEOUT: Duration = Duration::from_secs(20);
+/// Questions of leaders without etcd that wait for an answer at once. There is one such leader at a time.
+pub const MAX_QUESTIONS: usize = 8;
+/// How long such a question waits for the step machine, which answers at once when it runs at all.
+pub const FAILSAFE_TIMEOUT: Duration = Duration::from_secs(2);

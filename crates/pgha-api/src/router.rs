@@ -17,8 +17,10 @@ use hyper::header::{
 };
 use hyper::{HeaderMap, Method, StatusCode, Uri};
 use pgha_core::cluster::ClusterView;
+use pgha_core::request::Answer;
 use pgha_wire::limits::MAX_BODY_BYTES;
 use pgha_wire::rest::actions::{Body as Need, parse_body};
+use pgha_wire::rest::failsafe::{parse_question, render_verdict};
 use pgha_wire::rest::health::{health, liveness, readiness};
 use pgha_wire::rest::metrics::render_metrics;
 use pgha_wire::rest::reply::{ContentType, Reply};
@@ -34,7 +36,10 @@ use crate::backend::Backend;
 use crate::board::{Published, StatusBoard};
 use crate::error::ApiError;
 use crate::info;
-use crate::limits::{BODY_TIMEOUT, FRESH_READ_TIMEOUT, MAX_ACTIONS, MAX_FRESH_READS, MAX_REFRESHES, REFRESH_TIMEOUT};
+use crate::limits::{
+    BODY_TIMEOUT, FAILSAFE_TIMEOUT, FRESH_READ_TIMEOUT, MAX_ACTIONS, MAX_FRESH_READS, MAX_QUESTIONS, MAX_REFRESHES,
+    REFRESH_TIMEOUT,
+};
 use crate::server::Client;
 use crate::switchover;
 
@@ -57,6 +62,7 @@ pub struct Api {
     fresh_reads: Semaphore,
     actions: Semaphore,
     refreshes: Semaphore,
+    questions: Semaphore,
 }
 
 /// [`ApiSettings`], understood.
@@ -105,6 +111,7 @@ impl Api {
             fresh_reads: Semaphore::new(MAX_FRESH_READS),
             actions: Semaphore::new(MAX_ACTIONS),
             refreshes: Semaphore::new(MAX_REFRESHES),
+            questions: Semaphore::new(MAX_QUESTIONS),
         }))
     }
 
@@ -151,6 +158,31 @@ impl Api {
             .await
             .ok()
             .flatten()
+    }
+
+    /// A leader that lost etcd asks for leave to go on. Long actions do not keep it from an answer.
+    async fn answer_failsafe(&self, body: Option<&[u8]>) -> Response {
+        let Ok(_permit) = self.questions.try_acquire() else {
+            return self.respond(Reply::error_page(503));
+        };
+        let question = match parse_body(body, Need::Mandatory).and_then(|object| parse_question(&object)) {
+            Ok(question) => question,
+            Err(reply) => return self.respond(reply),
+        };
+        tracing::debug!(leader = %question.name, "asked for leave to go on without etcd");
+        let asked = self.backend.request(pgha_core::request::Request::Failsafe(question));
+        let (reply, headers) = match timeout(FAILSAFE_TIMEOUT, asked).await {
+            Ok(Answer::Failsafe(verdict)) => render_verdict(verdict),
+            Ok(other) => (other.into(), Vec::new()),
+            Err(_) => (Reply::error_page(503), Vec::new()),
+        };
+        let mut response = self.respond(reply);
+        for (name, value) in headers {
+            if let Ok(value) = HeaderValue::from_str(&value) {
+                response.headers_mut().insert(name, value);
+            }
+        }
+        response
     }
 
     async fn admit(&self, client: &Client, headers: &HeaderMap, door: Door) -> Result<(), Denied> {
@@ -287,6 +319,9 @@ async fn answer_later(api: Arc<Api>, request: Request, kind: Kind, door: Door) -
         Err(reply) => return api.respond(reply),
     };
     client.activity.serving();
+    if kind == Kind::AskFailsafe {
+        return api.answer_failsafe(body.as_deref()).await;
+    }
     let Ok(_permit) = api.actions.try_acquire() else {
         return api.respond(Reply::error_page(503));
     };
@@ -313,9 +348,8 @@ async fn act(api: &Api, kind: Kind, body: Option<&[u8]>) -> Result<Reply, Reply>
             api.backend.reload();
             Ok(Reply::text(202, "reload scheduled"))
         }
-        // Patroni's word for "failsafe_mode is off here": a leader that asks must not count on this node.
-        Kind::AskFailsafe => Ok(Reply::error_page(502)),
-        Kind::Health
+        Kind::AskFailsafe
+        | Kind::Health
         | Kind::Patroni
         | Kind::Cluster
         | Kind::History

@@ -12,8 +12,10 @@ use common::{Rig, exchange, fit_peer, rig, rig_with};
 use pgha_api::limits::BODY_TIMEOUT;
 use pgha_api::{AccessSettings, ApiSettings, BasicAuth};
 use pgha_core::commit::CommitOutcome;
+use pgha_core::failsafe::Verdict;
 use pgha_core::peer::PeerView;
 use pgha_core::request::Answer;
+use pgha_core::units::Lsn;
 
 const UNSAFE: [(&str, &str); 10] = [
     ("PATCH", "/config"),
@@ -235,16 +237,38 @@ fn a_planned_restart_carries_its_time() {
 }
 
 #[test]
-fn reload_and_failsafe() {
+fn reload_is_scheduled() {
     let rig = rig();
     rig.send("POST", "/reload", None).is(202, "reload scheduled");
     assert_eq!(rig.fake.calls(), ["reload"]);
-    rig.send(
-        "POST",
-        "/failsafe",
-        Some(r#"{"name": "pg2", "conn_url": "x", "api_url": "y"}"#),
-    )
-    .is_page(502);
+}
+
+#[test]
+fn a_leader_without_etcd_is_answered_in_the_words_of_patroni() {
+    let rig = rig();
+    let body = Some(r#"{"name": "pg2", "conn_url": "x", "api_url": "y", "slots": {"pg2": 1280}}"#);
+    let answer = |verdict| *rig.fake.answer.lock().unwrap() = Answer::Failsafe(verdict);
+    answer(Verdict::Accepted {
+        lsn: Some(Lsn(1280)),
+        dcs_read_ago: Some(Duration::from_millis(250)),
+    });
+    let accepted = rig.send("POST", "/failsafe", body);
+    accepted.is(200, "Accepted");
+    assert_eq!(accepted.header("lsn"), Some("1280"));
+    assert_eq!(accepted.header("x-pgha-dcs-read-ms-ago"), Some("250"));
+    answer(Verdict::Accepted {
+        lsn: None,
+        dcs_read_ago: None,
+    });
+    let accepted = rig.send("POST", "/failsafe", body);
+    assert_eq!((accepted.status, accepted.header("lsn")), (200, None));
+    answer(Verdict::RunsAsLeader);
+    rig.send("POST", "/failsafe", body).is(500, "Running as a leader");
+    answer(Verdict::Off);
+    rig.send("POST", "/failsafe", body).is_page(502);
+    rig.send("POST", "/failsafe", None).is_page(411);
+    rig.send("POST", "/failsafe", Some(r#"{"name": "pg2"}"#)).is_page(400);
+    assert_eq!(rig.fake.calls().len(), 4);
 }
 
 #[test]

@@ -8,7 +8,8 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use pgha_api::limits::{MAX_PEER_BODY_BYTES, PEER_TIMEOUT};
-use pgha_api::{Expect, PeerClient};
+use pgha_api::{BasicAuth, Expect, PeerClient};
+use pgha_core::failsafe::{Question, Reply};
 use pgha_core::peer::PeerView;
 use pgha_core::units::{Lsn, MemberName, Mono, SystemId, Timeline};
 
@@ -296,4 +297,87 @@ async fn a_kept_connection_that_hangs_does_not_use_up_the_time() {
         assert!(matches!(views[&peers[0].0], PeerView::Answered { .. }), "{views:?}");
     }
     assert_eq!(accepted.load(Ordering::SeqCst), 2);
+}
+
+fn question() -> Question {
+    Question {
+        name: "pg1".into(),
+        conn_url: "postgres://10.0.0.1:5432/postgres".into(),
+        api_url: "http://10.0.0.1:8008/patroni".into(),
+        slots: [("pg1".to_owned(), Lsn(1280))].into(),
+        ttl: Some(Duration::from_secs(30)),
+        addressee: None,
+    }
+}
+
+/// Reads a body of the length that its head announces.
+fn read_body(stream: &mut TcpStream, head: &str) -> String {
+    let length = head.to_lowercase();
+    let length = length
+        .split("content-length: ")
+        .nth(1)
+        .and_then(|rest| rest.lines().next());
+    let mut body = vec![0; length.and_then(|l| l.parse().ok()).unwrap_or(0)];
+    stream.read_exact(&mut body).unwrap();
+    String::from_utf8(body).unwrap()
+}
+
+#[tokio::test]
+async fn a_leave_to_go_on_is_asked_for_with_the_password_and_dated_before_it_was_asked() {
+    let address = peer(|mut stream| {
+        let Some(head) = read_head(&mut stream) else { return };
+        assert!(head.starts_with("POST /failsafe HTTP/1.1\r\n"), "{head}");
+        assert!(head.contains("Basic YWRtaW46cXdlcnR5"), "{head}");
+        let body = read_body(&mut stream, &head);
+        assert!(
+            body.ends_with(r#""pgha":{"ttl_ms":30000,"scope":"batman","name":"pg2"}}"#),
+            "{body}"
+        );
+        let reply = "HTTP/1.1 200 OK\r\nlsn: 1280\r\nx-pgha-dcs-read-ms-ago: 0\r\nContent-Length: 8\r\n\r\nAccepted";
+        stream.write_all(reply.as_bytes()).unwrap();
+    });
+    let password = BasicAuth {
+        username: "admin".into(),
+        password: "qwerty".into(),
+    };
+    let peers = [(MemberName::from("pg2"), url(address))];
+    let replies = client()
+        .ask_failsafe(&peers, &question(), "batman", Some(&password), BUDGET)
+        .await;
+    let Reply::Accepted(ack) = replies[&peers[0].0] else {
+        panic!("{replies:?}")
+    };
+    assert_eq!((ack.lsn, ack.dcs_read_at), (Some(Lsn(1280)), Some(ack.sent_at)));
+}
+
+#[tokio::test]
+async fn a_refusal_is_no_leave_and_silence_is_told_apart_from_it() {
+    let refuses = "HTTP/1.1 500 Internal Server Error\r\nContent-Length: 19\r\n\r\nRunning as a leader".to_owned();
+    let mute = peer(|stream| {
+        std::thread::sleep(Duration::from_secs(10));
+        drop(stream);
+    });
+    let slow = peer(|mut stream| {
+        let Some(head) = read_head(&mut stream) else { return };
+        read_body(&mut stream, &head);
+        std::thread::sleep(PEER_TIMEOUT + Duration::from_millis(300));
+        stream
+            .write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 8\r\n\r\nAccepted")
+            .unwrap();
+    });
+    let peers: Vec<(MemberName, String)> = vec![
+        ("a".into(), url(parrot(refuses))),
+        ("b".into(), url(mute)),
+        ("c".into(), url(slow)),
+        ("d".into(), "https://127.0.0.1:1/".into()),
+    ];
+    let budget = PEER_TIMEOUT + Duration::from_secs(2);
+    let replies = client().ask_failsafe(&peers, &question(), "batman", None, budget).await;
+    assert!(matches!(&replies[&MemberName::from("a")], Reply::Refused(why) if why.contains("Running as a leader")));
+    assert_eq!(replies[&MemberName::from("b")], Reply::Silent);
+    assert!(
+        matches!(replies[&MemberName::from("c")], Reply::Accepted(_)),
+        "slow, and in time"
+    );
+    assert_eq!(replies[&MemberName::from("d")], Reply::Silent);
 }

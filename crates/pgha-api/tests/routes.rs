@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use common::{WALL, cluster, exchange, primary, rig, rig_with, seconds};
 use pgha_api::ApiSettings;
-use pgha_core::cluster::{HistoryKey, HistoryLine};
+use pgha_core::cluster::{FailsafeKey, HistoryKey, HistoryLine};
 use pgha_core::units::{Lsn, Now, Revision, Timeline, Wall};
 use serde_json::Value;
 
@@ -169,7 +169,10 @@ fn the_failsafe_members_are_shown_when_published() {
     let rig = rig();
     rig.get("/failsafe").is_page(502);
     let mut view = cluster();
-    view.failsafe = Some([("pg1".into(), "http://10.0.0.1:8008/patroni".into())].into());
+    view.failsafe = Some(FailsafeKey {
+        mod_revision: Revision(7),
+        members: [("pg1".into(), "http://10.0.0.1:8008/patroni".into())].into(),
+    });
     rig.fake.board.publish(primary(), Some(Arc::new(view)), rig_now());
     rig.get("/failsafe")
         .is(200, r#"{"pg1": "http://10.0.0.1:8008/patroni"}"#);

@@ -4,6 +4,7 @@ use alloc::string::String;
 
 use crate::commit::{Change, Commit, Guard, Key, Purpose};
 use crate::effect::{Effect, FenceOrder};
+use crate::failsafe;
 use crate::job::{Job, StartRole};
 use crate::peer::PeerView;
 use crate::planted::is_last_check_off;
@@ -32,6 +33,7 @@ pub fn check(v: &View, effect: &Effect) -> Result<(), Violation> {
         Effect::ReadDcs { .. }
         | Effect::Observe { .. }
         | Effect::AskPeers { .. }
+        | Effect::AskFailsafe { .. }
         | Effect::GrantLease { .. }
         | Effect::KeepLease { .. }
         | Effect::SetFence(_)
@@ -106,7 +108,14 @@ fn check_writable(v: &View, what: &str) -> Result<(), Violation> {
     if what == "promotion" && cluster.revision < proof.revision {
         return violation("S3", "promotion on keys read before the proof");
     }
-    let armed = matches!(v.memory.fence, Some(FenceOrder::Until(at)) if at <= proof.deadline)
+    if let Some(word) = failsafe::word(v) {
+        let leader = &word.leader;
+        return violation(
+            "S1",
+            &alloc::format!("{what} after {leader} was told that it may go on without etcd"),
+        );
+    }
+    let armed = matches!(v.memory.fence, Some(FenceOrder::Until(at)) if Some(at) <= v.deadline())
         || (v.settings().pause && v.memory.fence == Some(FenceOrder::Paused));
     if !armed {
         return violation("S2", &alloc::format!("{what} before the fence holds the deadline"));
@@ -176,6 +185,7 @@ fn check_claim(v: &View, leader: Option<&MemberName>, quorum: u32, standbys: &[M
 fn check_commit(v: &View, commit: &Commit) -> Result<(), Violation> {
     let guarded = commit.guards.iter().any(|g| matches!(g, Guard::LeaderIsMine { .. }));
     let takes = commit.purpose == Purpose::AcquireLeaderKey;
+    let takes_free_key = takes && commit.guards.contains(&Guard::Absent(Key::Leader));
     for change in &commit.changes {
         match change {
             Change::Delete(Key::Leader) => {
@@ -188,6 +198,21 @@ fn check_commit(v: &View, commit: &Commit) -> Result<(), Violation> {
                         "the leader key is released while PostgreSQL may still accept writes",
                     );
                 }
+            }
+            Change::Delete(Key::Failsafe) if !guarded => {
+                return violation("R6", "/failsafe is removed without the leader guard");
+            }
+            Change::PutStatus(status) if status.released && failsafe::word(v).is_some() => {
+                return violation(
+                    "S1",
+                    "a mark of release, although somebody was told that it may go on without etcd",
+                );
+            }
+            Change::PutLeader { .. } if takes_free_key && failsafe::word(v).is_some() => {
+                return violation(
+                    "S1",
+                    "the leader key is taken although somebody was told that it may go on without etcd",
+                );
             }
             Change::PutStatus(_) | Change::PutHistory(_) | Change::PutSync { .. } | Change::PutFailsafe(_)
                 if !guarded && !takes =>

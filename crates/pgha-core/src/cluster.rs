@@ -48,8 +48,8 @@ pub struct ClusterView {
     pub status: Option<StatusKey>,
     /// `/sync`.
     pub sync: Option<SyncKey>,
-    /// `/failsafe`: member name to `api_url`.
-    pub failsafe: Option<BTreeMap<MemberName, String>>,
+    /// `/failsafe`.
+    pub failsafe: Option<FailsafeKey>,
     /// Values that could not be understood: key and reason. Such a key counts as missing, and is never overwritten for it.
     pub unreadable: Vec<(String, String)>,
 }
@@ -277,6 +277,15 @@ pub struct StatusKey {
     pub writer: Option<MemberName>,
     /// The writer gave the leadership up in the same transaction (pgha's own field): it no longer accepts writes.
     pub released: bool,
+}
+
+/// `/failsafe`: who has to agree when the leader goes on without etcd, and who may lead at all.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct FailsafeKey {
+    /// For compare-and-swap.
+    pub mod_revision: Revision,
+    /// Member name to `api_url`, the leader's own included.
+    pub members: BTreeMap<MemberName, String>,
 }
 
 /// `/sync`.

@@ -6,6 +6,7 @@ use core::time::Duration;
 
 use crate::commit::Commit;
 use crate::event::OpId;
+use crate::failsafe::Question;
 use crate::job::Job;
 use crate::request::{Answer, RequestId};
 use crate::sync::SyncTask;
@@ -34,6 +35,17 @@ pub enum Effect {
         op: OpId,
         /// Whom: name and `api_url`.
         peers: Vec<(MemberName, String)>,
+        /// Time allowed for all of them together.
+        budget: Duration,
+    },
+    /// `POST /failsafe` to these members, in parallel: may this leader go on without etcd?
+    AskFailsafe {
+        /// For the completion.
+        op: OpId,
+        /// Whom: name and `api_url`. Nobody, when no other member is listed.
+        peers: Vec<(MemberName, String)>,
+        /// What; the addressee is filled in for each of them.
+        question: Question,
         /// Time allowed for all of them together.
         budget: Duration,
     },

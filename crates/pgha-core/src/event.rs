@@ -7,6 +7,7 @@ use alloc::vec::Vec;
 use crate::cluster::ClusterView;
 use crate::commit::{CommitOutcome, Key};
 use crate::effect::FenceOrder;
+use crate::failsafe::Reply;
 use crate::job::{JobOutcome, JobProgress};
 use crate::peer::PeerView;
 use crate::pg::PgView;
@@ -48,6 +49,13 @@ pub enum Event {
         op: OpId,
         /// By name; everybody who was asked is in it.
         answers: BTreeMap<MemberName, PeerView>,
+    },
+    /// `AskFailsafe` ended.
+    FailsafeAnswered {
+        /// Which.
+        op: OpId,
+        /// By name; everybody who was asked is in it.
+        replies: BTreeMap<MemberName, Reply>,
     },
     /// `GrantLease` ended.
     LeaseGranted {

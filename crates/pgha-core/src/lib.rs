@@ -18,6 +18,7 @@ pub mod conninfo;
 pub mod decide;
 pub mod effect;
 pub mod event;
+pub mod failsafe;
 mod history;
 pub mod history_time;
 pub mod horizon;

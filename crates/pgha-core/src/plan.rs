@@ -11,6 +11,7 @@ use crate::cluster::{ClusterView, Initialize, LeaderKey, MemberRole, MemberState
 use crate::commit::{Change, Commit, FailoverValue, Guard, Key, MemberValue, Purpose, StatusValue};
 use crate::effect::{CallbackRole, Tend};
 use crate::history;
+use crate::failsafe;
 use crate::job::{Job, StartRole};
 use crate::pg::{DataDir, Postmaster, PostmasterPhase, SqlFacts, SqlRole, SqlView};
 use crate::slots;
@@ -57,7 +58,8 @@ pub fn release(v: &View, optime: Option<Lsn>) -> Option<Commit> {
         guards,
         changes: vec![
             Change::Delete(Key::Leader),
-            Change::PutStatus(status_value(v, optime, true)),
+            // The mark says that nobody writes any more, and whoever was told that it may go on without etcd does.
+            Change::PutStatus(status_value(v, optime, failsafe::word(v).is_none())),
         ],
     })
 }
@@ -87,6 +89,9 @@ pub fn acquire(v: &View) -> Option<Commit> {
         lease,
     }];
     guards.extend(status_guard(v));
+    if let Some(key) = &c.failsafe {
+        guards.push(Guard::Unchanged(Key::Failsafe, key.mod_revision));
+    }
     changes.push(Change::PutStatus(status_value(v, None, false)));
     found_cluster(v, c, &mut guards, &mut changes);
     if let Some(wish) = c.failover.as_ref().filter(|w| w.scheduled_at.is_none()) {
@@ -210,7 +215,7 @@ fn status_value(v: &View, optime: Option<Lsn>, released: bool) -> StatusValue {
     }
 }
 
-fn published_slots(v: &View, facts: &SqlFacts, optime: Lsn) -> BTreeMap<String, Lsn> {
+pub(crate) fn published_slots(v: &View, facts: &SqlFacts, optime: Lsn) -> BTreeMap<String, Lsn> {
     let mut slots: BTreeMap<String, Lsn> = facts
         .slots
         .iter()
@@ -240,6 +245,7 @@ pub fn upkeep(v: &View) -> Vec<Commit> {
     let leading = v.holds_leader_key() && v.live_proof().is_some() && v.pg.says_primary();
     if let (true, Some(guard)) = (leading, leader_guard(v)) {
         plan.extend(restore_lost_keys(v, c, &guard));
+        plan.extend(failsafe::update(v, c, &guard));
         plan.extend(history::update(v, c, guard));
     }
     plan
@@ -318,7 +324,9 @@ fn restore_lost_keys(v: &View, c: &ClusterView, guard: &Guard) -> Option<Commit>
 /// Small upkeep inside PostgreSQL.
 pub fn tend(v: &View) -> Vec<Tend> {
     let mut items = Vec::new();
-    let Some(c) = v.cluster() else { return items };
+    let Some(c) = v.cluster() else {
+        return tend_without_etcd(v);
+    };
     let on_disk = matches!(v.pg.data_dir, DataDir::Present(_));
     if on_disk
         && c.config
@@ -336,6 +344,16 @@ pub fn tend(v: &View) -> Vec<Tend> {
         items.extend(slots::plan_slots(v, c, facts));
     }
     items
+}
+
+/// In failsafe mode the leader itself tells how far its slots are.
+fn tend_without_etcd(v: &View) -> Vec<Tend> {
+    match (failsafe::word(v), v.pg.facts()) {
+        (Some(word), Some(facts)) if v.settings().use_slots && !v.pg.says_primary() => {
+            slots::plan_advances(&v.me.name, &word.slots, facts)
+        }
+        (Some(_) | None, _) => Vec::new(),
+    }
 }
 
 /// The value of our member key.

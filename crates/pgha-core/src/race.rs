@@ -5,7 +5,7 @@ use alloc::string::String;
 use alloc::vec::Vec;
 use core::time::Duration;
 
-use crate::cluster::ClusterView;
+use crate::cluster::{ClusterView, MemberState};
 use crate::peer::{PeerStatus, PeerView};
 use crate::planted::{Planted, planted};
 use crate::units::{Lsn, MemberName, Timeline};
@@ -47,17 +47,26 @@ pub fn askable_or_known(view: &View, cluster: &ClusterView) -> Vec<MemberName> {
     names
 }
 
-/// Where a member is asked: by its key, or by what is remembered of it.
+/// Where a member is asked: by its key, by what is remembered of it, or by what it said of itself when it asked.
 pub fn address(view: &View, name: &MemberName) -> Option<String> {
     let member = view.last_cluster().and_then(|c| c.members.get(name));
     member
         .and_then(|m| m.api_url.clone())
         .or_else(|| view.memory.known.members.get(name)?.clone())
+        .or_else(|| {
+            let word = view.memory.failsafe.word.as_ref().filter(|w| w.leader == *name)?;
+            Some(word.api_url.clone())
+        })
 }
 
 /// Everybody who answered in this cycle.
 pub fn answers(view: &View) -> impl Iterator<Item = (&MemberName, &PeerStatus)> {
     view.peers.keys().filter_map(|name| Some((name, answer(view, name)?)))
+}
+
+/// Its word that it accepts no writes, and that no promotion or start is under way which could change that.
+pub fn no_longer_primary(peer: &PeerStatus) -> bool {
+    !peer.may_write && (peer.in_recovery == Some(true) || peer.state == MemberState::Stopped)
 }
 
 /// A peer that says it accepts writes.

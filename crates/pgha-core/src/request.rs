@@ -4,6 +4,7 @@
 use alloc::string::String;
 use core::time::Duration;
 
+use crate::failsafe::{Question, Verdict};
 use crate::units::Wall;
 
 /// Ties an answer to its request.
@@ -33,6 +34,8 @@ pub enum Request {
         /// Clone from the leader even if a clonefrom member exists.
         from_leader: bool,
     },
+    /// `POST /failsafe`: a leader that lost etcd asks for leave to go on.
+    Failsafe(Question),
 }
 
 /// Conditions of a restart.
@@ -74,4 +77,6 @@ pub enum Answer {
     Refused(String),
     /// Not in this state at all (500).
     Impossible(String),
+    /// To a leader that lost etcd.
+    Failsafe(Verdict),
 }

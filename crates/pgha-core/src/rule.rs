@@ -47,6 +47,14 @@ rules! {
     DcsLostPaused = 140,
     /// etcd does not answer, and there is nothing to start or keep.
     DcsLostWait = 150,
+    /// Failsafe mode: everybody who could take over is asked whether this leader may go on without etcd. Whoever has not
+    /// answered is asked again until the time is used up; elsewhere one slow answer of more than 2 s cost the leadership.
+    FailsafeAsk = 160,
+    /// Failsafe mode: all listed members gave their word not to lead, so an outage of etcd is no outage of the database.
+    FailsafeKeep = 165,
+    /// Failsafe mode: all others have reached etcd for as long as a proof lasts and this node has not. Going on would leave a
+    /// cluster with a healthy etcd without a leader that can use it, so the others, who can, take over.
+    FailsafeAlone = 170,
 
     /// A job runs and we lead: the leader key is proven meanwhile, so that a long start or stop costs no failover.
     JobHoldLeaderKey = 200,
@@ -177,6 +185,9 @@ rules! {
     /// The vanished key is no proof that the old leader's deadline has passed: wait until our last sight of its
     /// proof + ttl (R10).
     RaceWaitOldDeadline = 815,
+    /// Failsafe mode: this standby told a leader without etcd that it may go on for a ttl, and that is not over. An empty leader
+    /// key says nothing here: that leader cannot renew it.
+    RaceFailsafeWord = 817,
     /// Ask all members for their position.
     RaceAskPeers = 820,
     /// A primary is still alive somewhere.
@@ -210,6 +221,8 @@ rules! {
     /// `standby_cluster` is set: this cluster follows another one, and nobody here may be promoted. Following a remote
     /// primary is not built yet; promoting over it would be the worst thing to do instead.
     RaceStandbyCluster = 878,
+    /// `/failsafe` does not list this node, so a leader that has lost etcd goes on without asking it.
+    RaceNotListed = 879,
     /// The key carries our name on another lease (the daemon was restarted): taken over.
     RaceTakeOverOwnKey = 880,
     /// The same, but PostgreSQL is no primary here and a peer is one, or is on a newer timeline: an etcd that was restored
@@ -255,6 +268,9 @@ rules! {
     LeadPausedRelease = 975,
     /// etcd did not answer the proof: the deadline of the last one still counts.
     LeadUnproven = 985,
+    /// Failsafe mode: a write that took the key came late, after this node had told a leader without etcd that it may go on.
+    /// The key is kept and nobody is promoted until that word is over.
+    LeadFailsafeWord = 987,
     /// Promotion failed or pre_promote refused: the key is released for the others.
     LeadPromotionFailed = 990,
     /// A standby following the leader. Nothing to do.

@@ -8,7 +8,7 @@ use core::time::Duration;
 
 use crate::cluster::ClusterView;
 use crate::effect::Tend;
-use crate::pg::SqlFacts;
+use crate::pg::{Slot, SqlFacts};
 use crate::planted::{Planted, planted};
 use crate::units::{Lsn, MemberName, Mono};
 use crate::view::View;
@@ -55,10 +55,8 @@ pub fn plan_slots(v: &View, cluster: &ClusterView, facts: &SqlFacts) -> Vec<Tend
             Some(slot) if slot.lost && planted(v, Planted::LostSlotKept) => {}
             Some(slot) if slot.lost || slot.restart.is_none() => plan.push(Tend::DropSlot(name.clone())),
             Some(slot) if !is_primary => {
-                let target = published.and_then(|p| p.get(name)).copied().unwrap_or(Lsn(0));
-                if slot.restart.is_some_and(|at| at < target) && facts.lsn().is_some_and(|l| l >= target) {
-                    plan.push(Tend::AdvanceSlot(name.clone(), target));
-                }
+                let target = published.and_then(|p| p.get(name)).copied();
+                plan.extend(advance(name, slot, target, facts));
             }
             Some(_) => {}
         }
@@ -78,6 +76,22 @@ pub fn plan_slots(v: &View, cluster: &ClusterView, facts: &SqlFacts) -> Vec<Tend
         }
     }
     plan
+}
+
+/// A slot is moved to where the leader has it, once everything up to there is here.
+fn advance(name: &str, slot: &Slot, target: Option<Lsn>, facts: &SqlFacts) -> Option<Tend> {
+    let target = target?;
+    let is_behind = slot.restart.is_some_and(|at| at < target) && facts.lsn().is_some_and(|l| l >= target);
+    is_behind.then(|| Tend::AdvanceSlot(name.into(), target))
+}
+
+/// What to do about the slots that are here while etcd is away: a leader in failsafe mode told where it has its own.
+pub fn plan_advances(me: &MemberName, told: &BTreeMap<String, Lsn>, facts: &SqlFacts) -> Vec<Tend> {
+    let own = slot_name(me);
+    let usable = |slot: &Slot| !slot.logical && !slot.active && !slot.lost && !slot.temporary;
+    let here = facts.slots.iter().filter(|(name, slot)| **name != own && usable(slot));
+    here.filter_map(|(name, slot)| advance(name, slot, told.get(name).copied(), facts))
+        .collect()
 }
 
 /// Notes which slots are wanted now, and forgets those that are neither wanted, nor retained, nor here. What `/status` keeps for absent members counts as wanted from the moment it is first

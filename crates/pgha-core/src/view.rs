@@ -7,6 +7,7 @@ use alloc::vec::Vec;
 use crate::cluster::{ClusterView, DcsView};
 use crate::effect::FenceOrder;
 use crate::event::OpId;
+use crate::failsafe::Failsafe;
 use crate::job::{DivergenceFacts, Job, JobFailure};
 use crate::known::KnownCluster;
 use crate::peer::PeerView;
@@ -144,6 +145,10 @@ pub struct Memory {
     pub scope_empty_since: Option<Mono>,
     /// The cluster as it was while somebody led.
     pub known: KnownCluster,
+    /// Failsafe mode, on both sides.
+    pub failsafe: Failsafe,
+    /// Just before etcd was last asked for all keys, of the requests that it answered.
+    pub dcs_read_at: Option<Mono>,
     /// When maintenance mode was last read to be on.
     pub pause_seen_at: Option<Mono>,
     /// When etcd answered with a lower revision than before: it was restored from a snapshot or replaced.
@@ -249,6 +254,8 @@ pub struct CycleFacts {
     pub refuted: bool,
     /// Peers were asked in this cycle.
     pub peers_asked: bool,
+    /// The listed members were asked in this cycle whether this leader may go on.
+    pub failsafe_asked: bool,
     /// The leader key was taken in this cycle.
     pub acquired: bool,
     /// An attempt to take the leader key failed in this cycle.
@@ -444,6 +451,16 @@ impl View {
     pub fn live_proof(&self) -> Option<Proof> {
         self.memory.proof.filter(|p| self.now.mono < p.deadline)
     }
+    /// Until when this node may accept writes, by its last proof or by the word of all listed members.
+    pub fn deadline(&self) -> Option<Mono> {
+        let proof = self.memory.proof?;
+        Some(
+            self.memory
+                .failsafe
+                .grant
+                .map_or(proof.deadline, |until| until.max(proof.deadline)),
+        )
+    }
     /// The same, of the very leader key that was read: what is made writable needs this one. The proof of a key that was
     /// lost and taken again still bounds what runs, and allows nothing new.
     pub fn live_proof_of_key(&self) -> Option<Proof> {
@@ -479,10 +496,9 @@ impl View {
         if paused && (self.holds_leader_key() || self.cluster().is_none()) {
             return Some(LeadsUntil::Lifted);
         }
-        self.memory
-            .proof
+        self.deadline()
             .filter(|_| self.memory.maybe_writable)
-            .map(|p| LeadsUntil::Proven(p.deadline))
+            .map(LeadsUntil::Proven)
     }
     /// Does `/primary` answer 200 at `now`? Only while the proof holds and PostgreSQL said that it is no standby.
     pub fn answers_as_primary(&self, now: Mono) -> bool {

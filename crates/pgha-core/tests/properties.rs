@@ -395,6 +395,7 @@ fn fault_of(v: &View, d: &Decision) -> Option<String> {
         | Action::CancelInitialize
         | Action::UpdateFailover(_)
         | Action::AskPeers(_)
+        | Action::AskFailsafe(_)
         | Action::HandOver { .. }
         | Action::AbortHandOver
         | Action::CancelJob

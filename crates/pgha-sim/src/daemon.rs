@@ -96,6 +96,7 @@ impl World {
             | Happening::Client(_)
             | Happening::Tick
             | Happening::Leases
+            | Happening::Rest(_)
             | Happening::FaultBegins(_)
             | Happening::FaultEnds(_) => return None,
         };

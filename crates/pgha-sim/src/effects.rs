@@ -11,6 +11,7 @@ use pgha_core::event::{Event, OpId};
 use pgha_core::peer::{PeerStatus, PeerView};
 use pgha_core::pg::SqlRole;
 use pgha_core::plan;
+use pgha_core::request::Answer;
 use pgha_core::units::{MemberName, Mono};
 use pgha_core::view::TimelineEnd;
 
@@ -55,6 +56,12 @@ impl World {
                 );
             }
             Effect::AskPeers { op, peers, budget } => self.ask_peers(i, epoch, op, &peers, budget),
+            Effect::AskFailsafe {
+                op,
+                peers,
+                question,
+                budget,
+            } => self.ask_failsafe(i, op, &peers, &question, budget),
             Effect::GrantLease { op, ttl, budget } => self.ask_etcd(i, op, Wish::Grant(nanos(ttl)), budget),
             Effect::KeepLease { op, lease, budget } => self.ask_etcd(i, op, Wish::Keep(lease), budget),
             Effect::Commit { op, commit, budget } => self.send_commit(i, op, &commit, budget),
@@ -74,6 +81,10 @@ impl World {
             Effect::CancelJob { op } => self.cancel_job(i, op),
             Effect::Tend { op, items } => self.tend(i, epoch, op, &items),
             Effect::TendSync { op, task } => self.tend_sync(i, epoch, op, &task),
+            Effect::Answer {
+                id,
+                answer: Answer::Failsafe(verdict),
+            } => self.answered_failsafe(i, id, &verdict),
             Effect::Answer { id, .. } => self.note_answered(id),
             Effect::Callback { .. } => {}
             Effect::Exit {

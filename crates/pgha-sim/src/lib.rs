@@ -22,6 +22,7 @@ pub mod oracles;
 pub mod plan;
 pub mod planted;
 pub mod postgres;
+mod rest;
 pub mod rng;
 pub mod settings;
 pub mod shrink;

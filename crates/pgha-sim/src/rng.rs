@@ -21,6 +21,10 @@ pub enum Stream {
     Etcd,
     /// The WAL archive.
     Archive,
+    /// Whether failsafe mode is on, and how members of such a cluster hear each other.
+    Failsafe,
+    /// Requests between members over REST.
+    Rest,
 }
 
 impl Rng {

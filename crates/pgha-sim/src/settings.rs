@@ -59,6 +59,12 @@ pub struct SimSettings {
     pub commit_every_ms: u64,
     /// Every machine has a watchdog, and `watchdog.mode` is `required`.
     pub watchdog_required: bool,
+    /// `failsafe_mode`.
+    pub failsafe: bool,
+    /// Questions of a leader without etcd, and answers to them, that are lost, per mille.
+    pub lost_rest_per_mille: u64,
+    /// The same that come seconds late, per mille.
+    pub slow_rest_per_mille: u64,
     /// A defect on purpose.
     pub planted: Option<&'static Defect>,
     /// There is a WAL archive: archive_mode is on, archive_command and restore_command are set everywhere.
@@ -117,6 +123,9 @@ pub const KNOBS: &[Knob] = knobs![
     stale_read_per_mille,
     commit_every_ms,
     watchdog_required,
+    failsafe,
+    lost_rest_per_mille,
+    slow_rest_per_mille,
     planted,
     archive,
 ];
@@ -211,6 +220,9 @@ impl Default for SimSettings {
             stale_read_per_mille: 0,
             commit_every_ms: 500,
             watchdog_required: false,
+            failsafe: false,
+            lost_rest_per_mille: 0,
+            slow_rest_per_mille: 0,
             planted: None,
             archive: false,
         }
@@ -222,6 +234,7 @@ impl SimSettings {
     pub fn draw(seed: u64) -> SimSettings {
         let mut r = Rng::new(seed, Stream::Topology);
         let mut etcd = Rng::new(seed, Stream::Etcd);
+        let mut failsafe = Rng::new(seed, Stream::Failsafe);
         let (ttl, loop_wait, retry_timeout) = match r.range(0, 9) {
             0..=4 => (30, 10, 10),
             5 => (20, 5, 5),
@@ -252,6 +265,9 @@ impl SimSettings {
             watchdog_required: r.chance(150) && ttl >= 20,
             maximum_lag: [1 << 20, 1 << 20, 64 << 10][r.index(3)],
             archive: Rng::new(seed, Stream::Archive).chance(300),
+            failsafe: failsafe.chance(400),
+            lost_rest_per_mille: [0, 20, 200][failsafe.index(3)],
+            slow_rest_per_mille: [0, 50, 300][failsafe.index(3)],
             ..SimSettings::default()
         }
     }
@@ -262,6 +278,8 @@ impl SimSettings {
         self.delayed_per_mille = 0;
         self.false_keepalive_per_mille = 0;
         self.lost_request_per_mille = 0;
+        self.lost_rest_per_mille = 0;
+        self.slow_rest_per_mille = 0;
         self.duplicated_per_mille = 0;
         self.lost_hint_per_mille = 0;
         self.late_hint_per_mille = 0;
@@ -279,6 +297,7 @@ impl SimSettings {
             maximum_lag_on_failover: self.maximum_lag,
             synchronous_mode: self.sync,
             synchronous_mode_strict: self.sync_strict,
+            failsafe_mode: self.failsafe,
             use_pg_rewind: self.use_pg_rewind,
             ..Settings::default()
         }
@@ -292,8 +311,14 @@ impl SimSettings {
             SynchronousMode::Quorum => "\"quorum\"",
         };
         format!(
-            r#"{{"ttl":{},"loop_wait":{},"retry_timeout":{},"maximum_lag_on_failover":{},"synchronous_mode":{sync},"synchronous_mode_strict":{},"postgresql":{{"use_pg_rewind":{}}}}}"#,
-            self.ttl, self.loop_wait, self.retry_timeout, self.maximum_lag, self.sync_strict, self.use_pg_rewind
+            r#"{{"ttl":{},"loop_wait":{},"retry_timeout":{},"maximum_lag_on_failover":{},"synchronous_mode":{sync},"synchronous_mode_strict":{},"failsafe_mode":{},"postgresql":{{"use_pg_rewind":{}}}}}"#,
+            self.ttl,
+            self.loop_wait,
+            self.retry_timeout,
+            self.maximum_lag,
+            self.sync_strict,
+            self.failsafe,
+            self.use_pg_rewind
         )
     }
 

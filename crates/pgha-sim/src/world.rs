@@ -29,6 +29,7 @@ use crate::network::Links;
 use crate::oracles::Oracles;
 use crate::plan::Plan;
 use crate::postgres::{Archive, PgEvent, Server, SimPostgres};
+use crate::rest::{Rest, RestEvent};
 use crate::rng::{Rng, Stream};
 use crate::store::{Answered, Ticket};
 use crate::trace::TraceHash;
@@ -182,6 +183,8 @@ pub(crate) enum Happening {
     Tick,
     /// Time passes for etcd: leases end, leaders are elected, watches are looked after.
     Leases,
+    /// Something between members, over REST.
+    Rest(RestEvent),
     /// A fault of the plan begins.
     FaultBegins(usize),
     /// It ends.
@@ -213,6 +216,8 @@ pub struct World {
     pub active: BTreeMap<usize, Hit>,
     /// The WAL archive.
     pub archive: Archive,
+    /// Requests between members.
+    pub(crate) rest: Rest,
     pub(crate) network: Rng,
     pub(crate) postgres: Rng,
     pub(crate) archive_draws: Rng,
@@ -253,6 +258,7 @@ impl World {
             replication: Links::default(),
             clients: Clients::new(seed),
             active: BTreeMap::new(),
+            rest: Rest::new(seed),
             network: Rng::new(seed, Stream::Network),
             postgres: Rng::new(seed, Stream::Postgres),
             archive_draws: Rng::new(seed, Stream::Archive),
@@ -317,6 +323,7 @@ impl World {
                 self.at(self.now + TICK, Happening::Tick);
             }
             Happening::Leases => self.etcd_passes(),
+            Happening::Rest(event) => self.rest_happens(event),
             Happening::FaultBegins(number) => self.fault_begins(number),
             Happening::FaultEnds(number) => self.fault_ends(number),
         }

@@ -12,7 +12,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use pgha_core::cluster::{
-    ClusterView, ConfigKey, FailoverKey, HistoryKey, HistoryLine, Initialize, LeaderKey, StatusKey, SyncKey,
+    ClusterView, ConfigKey, FailoverKey, FailsafeKey, HistoryKey, HistoryLine, Initialize, LeaderKey, StatusKey,
+    SyncKey,
 };
 use pgha_core::commit::Key;
 use pgha_core::units::{Lsn, MemberName, Revision, SystemId, Timeline};
@@ -107,7 +108,12 @@ fn read_key(view: &mut ClusterView, key: Key, kv: &KeyValue, known: &ClusterView
         Key::History => view.history = Some(parse_history(kv)?),
         Key::Status => view.status = Some(parse_status(kv)?),
         Key::Sync => view.sync = Some(parse_sync(kv)?),
-        Key::Failsafe => view.failsafe = Some(parse_failsafe(text(kv, MAX_FAILSAFE_BYTES)?)?),
+        Key::Failsafe => {
+            view.failsafe = Some(FailsafeKey {
+                mod_revision: kv.mod_revision,
+                members: parse_failsafe(text(kv, MAX_FAILSAFE_BYTES)?)?,
+            });
+        }
     }
     Ok(())
 }

@@ -153,7 +153,7 @@ proptest! {
 
     #[test]
     fn failsafe_and_config_come_back(members in prop::collection::btree_map(member_name(), ".{0,20}", 0..4), config in any_json()) {
-        prop_assert_eq!(put(Change::PutFailsafe(members.clone())).failsafe, Some(members));
+        prop_assert_eq!(put(Change::PutFailsafe(members.clone())).failsafe.map(|key| key.members), Some(members));
         let text = json!({ "postgresql": config }).to_string();
         prop_assert_eq!(put(Change::PutConfig(text.clone())).config.map(|c| c.text), Some(text));
     }

@@ -8,7 +8,8 @@ use pgha_core::cluster::MemberRole;
 use pgha_core::units::{Lsn, Wall};
 use pgha_wire::cluster::parse_cluster;
 use pgha_wire::error::WireError;
-use pgha_wire::rest::actions::{Body, parse_body, parse_failsafe, parse_reinitialize, parse_restart};
+use pgha_wire::rest::actions::{Body, parse_body, parse_reinitialize, parse_restart};
+use pgha_wire::rest::failsafe::parse_question;
 use pgha_wire::rest::status::{NodeStatus, parse_peer, render_patroni};
 use pgha_wire::rest::switchover::{Change, parse_change};
 use pgha_wire::rest::{health, patch, routes};
@@ -145,7 +146,7 @@ proptest! {
         }
         let view = parse_cluster(BASE, &snapshot(vec![key("leader", "n1"), key("members/n2", r#"{"api_url":"u"}"#)]));
         parse_reinitialize(&request);
-        if let Err(reply) = parse_failsafe(&request) {
+        if let Err(reply) = parse_question(&request) {
             prop_assert_eq!(reply.status, 400);
         }
         for change in [Change::Switchover, Change::Failover] {

@@ -9,7 +9,8 @@ use pgha_core::cluster::ClusterView;
 use pgha_core::request::{Request, RestartRequest, RestartRole};
 use pgha_core::units::{Lsn, Revision, Wall};
 use pgha_wire::cluster::parse_cluster;
-use pgha_wire::rest::actions::{Body, parse_body, parse_failsafe, parse_reinitialize, parse_restart};
+use pgha_wire::rest::actions::{Body, parse_body, parse_reinitialize, parse_restart};
+use pgha_wire::rest::failsafe::parse_question;
 use pgha_wire::rest::reply::Reply;
 use pgha_wire::rest::switchover::{
     Change, cancelled, no_good_candidates, outcome, outcome_unknown, parse_cancel, parse_change, written,
@@ -181,7 +182,7 @@ fn reinitialize_takes_two_flags() {
 #[test]
 fn a_failsafe_question_says_who_asks() {
     let good = json!({"name": "n1", "conn_url": "c", "api_url": "a", "slots": {"n2": 5, "x": "y"}});
-    let request = parse_failsafe(&body(&good)).expect("it is complete");
+    let request = parse_question(&body(&good)).expect("it is complete");
     assert_eq!(
         (request.name, request.slots),
         (name("n1"), [("n2".to_owned(), Lsn(5))].into())
@@ -191,7 +192,7 @@ fn a_failsafe_question_says_who_asks() {
         json!({"name": 1, "conn_url": "c", "api_url": "a"}),
         json!({"x": 1}),
     ] {
-        assert_eq!(parse_failsafe(&body(&bad)), Err(Reply::error_page(400)), "{bad}");
+        assert_eq!(parse_question(&body(&bad)), Err(Reply::error_page(400)), "{bad}");
     }
 }
 

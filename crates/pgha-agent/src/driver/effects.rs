@@ -6,6 +6,7 @@ use std::time::Duration;
 use pgha_api::Expect;
 use pgha_core::effect::{Effect, FenceOrder, Tend};
 use pgha_core::event::{Event, OpId};
+use pgha_core::failsafe::Question;
 use pgha_core::job::{Job, JobFailure, JobOutcome};
 use pgha_core::pg::SqlRole;
 use pgha_core::plan;
@@ -15,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::glue::{callback_action, callback_role};
 use super::jobs::{Bench, run_job};
-use super::local::Local;
+use super::local::{Local, rest_authentication};
 use super::look::{look, read_history};
 use super::sync::SyncErrand;
 use super::{Driver, publish, tend};
@@ -40,6 +41,12 @@ impl Driver {
             Effect::ReadDcs { op, budget } => self.send_later(async move { store.perform_read(op, budget).await }),
             Effect::Observe { op, budget } => self.observe(op, budget, local),
             Effect::AskPeers { op, peers, budget } => self.ask_peers(op, peers, budget),
+            Effect::AskFailsafe {
+                op,
+                peers,
+                question,
+                budget,
+            } => self.ask_failsafe(op, peers, question, budget, &local),
             Effect::GrantLease { op, ttl, budget } => {
                 self.send_later(async move { store.perform_grant(op, ttl, budget).await });
             }
@@ -101,6 +108,25 @@ impl Driver {
                 tracing::debug!(peer = name.as_str(), ?answer, "peer");
             }
             Event::PeersAnswered { op, answers }
+        });
+    }
+
+    fn ask_failsafe(
+        &self,
+        op: OpId,
+        peers: Vec<(MemberName, String)>,
+        question: Question,
+        budget: Duration,
+        local: &Local,
+    ) {
+        let client = Arc::clone(&self.parts.peers);
+        let scope = local.config.scope.clone();
+        let authentication = rest_authentication(&local.config);
+        self.send_later(async move {
+            let replies = client
+                .ask_failsafe(&peers, &question, &scope, authentication.as_ref(), budget)
+                .await;
+            Event::FailsafeAnswered { op, replies }
         });
     }
 

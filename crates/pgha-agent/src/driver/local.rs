@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use pgha_api::BasicAuth;
 use pgha_core::job::Upstream;
 use pgha_core::pg::{PgView, SqlRole};
 use pgha_core::settings::Settings;
@@ -253,12 +254,17 @@ impl Local {
     }
 }
 
+/// What `restapi.authentication` demands of those who ask, and what this node says when it asks.
+pub fn rest_authentication(config: &LocalConfig) -> Option<BasicAuth> {
+    config.restapi.authentication.as_ref().map(|a| BasicAuth {
+        username: a.username.clone(),
+        password: a.password.expose().to_owned(),
+    })
+}
+
 /// Modes whose promise this version does not keep must not look as if it did.
 fn warn_of_unsupported(settings: &Settings) {
     let lost = "is set and not supported yet by this version";
-    if settings.failsafe_mode {
-        tracing::warn!("failsafe_mode {lost}: without etcd the primary is stopped at its deadline");
-    }
     if settings.standby_cluster.is_some() {
         tracing::error!("standby_cluster {lost}: nobody is promoted, and nobody follows the remote primary");
     }

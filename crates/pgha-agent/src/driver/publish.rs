@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use pgha_core::failsafe;
 use pgha_core::job::{Job, StartRole, StopMode, Upstream};
 use pgha_core::node::Node;
 use pgha_core::pg::PgView;
@@ -59,10 +60,10 @@ pub fn node_status(node: &Node, tally: &Tally, live: Option<&PgView>, next_run: 
             .dcs_last_seen
             .map_or(0, |w| u64::try_from(w.0 / 1_000_000).unwrap_or(0)),
         failsafe_enabled: v.settings().failsafe_mode,
-        failsafe_active: false,
+        failsafe_active: failsafe::is_active(v),
         failsafe_member: cluster
             .and_then(|c| c.failsafe.as_ref())
-            .is_some_and(|f| f.contains_key(&v.me.name)),
+            .is_some_and(|key| key.members.contains_key(&v.me.name)),
         optime: cluster.and_then(|c| c.status.as_ref()).map(|s| s.optime),
         maximum_lag_on_failover: v.settings().maximum_lag_on_failover,
         tags: v.me.tags.clone(),

@@ -1,11 +1,13 @@
-//! etcd does not answer. What was decided by proof stays until the deadline; then PostgreSQL is stopped.
+//! etcd does not answer. What was decided by proof stays until the deadline; then PostgreSQL is stopped. In failsafe mode the
+//! deadline moves on as long as all listed members agree.
 
 use alloc::format;
 
 use super::{Action, Decision, act, backoff, rest, rest_until, soon};
 use crate::cluster::DcsView;
 use crate::effect::FenceOrder;
-use crate::job::{Job, StartRole, StopMode};
+use crate::failsafe;
+use crate::job::{Job, StartRole, StopMode, Upstream};
 use crate::pg::DataDir;
 use crate::planted::{Planted, planted};
 use crate::rule::Rule;
@@ -28,7 +30,9 @@ pub(super) fn decide(v: &View) -> Decision {
         (DataDir::Present(_), None) if read_before => act(
             Rule::DcsLostStartReadOnly,
             Action::Begin(Job::Start {
-                role: StartRole::Standby { upstream: None },
+                role: StartRole::Standby {
+                    upstream: leader_that_goes_on(v),
+                },
                 timeout: v.settings().primary_start_timeout,
             }),
             "DCS is not accessible: starting read-only",
@@ -56,25 +60,55 @@ pub(super) fn keep_until_deadline(v: &View) -> Decision {
         return soon(v, Rule::DcsLostKeepUntilDeadline, because);
     };
     let demote_at = deadline.minus(v.settings().demote_lead());
-    if v.now.mono < demote_at && !planted(v, Planted::DemoteOnFirstSilence) {
-        return rest_until(
-            Rule::DcsLostKeepUntilDeadline,
-            format!(
-                "DCS is not accessible; my leadership is proven for another {} ms",
-                deadline.since(v.now.mono).as_millis()
-            ),
-            // Asked again at once: one lost answer must not cost the leadership.
-            demote_at.min(v.now.mono.plus(super::POLL)),
-        );
+    let is_in_time = v.now.mono < demote_at && !planted(v, Planted::DemoteOnFirstSilence);
+    // Judged right after etcd was tried once more, not when slow members have answered.
+    let successor = failsafe::successor(v).filter(|_| is_in_time && !v.memory.cycle.failsafe_asked);
+    if is_in_time && successor.is_none() {
+        if let Some(who) = failsafe::due(v) {
+            let because = "DCS is not accessible: asking all members of /failsafe whether I may go on";
+            return act(Rule::FailsafeAsk, Action::AskFailsafe(who), because);
+        }
+        // Asked again at once: one lost answer must not cost the leadership.
+        return keep(v, deadline, demote_at.min(v.now.mono.plus(super::POLL)));
     }
     if let Some(until) = backoff(v, v.memory.failures.stop.as_ref()) {
         return rest_until(Rule::DcsLostDemote, "waiting for PostgreSQL to stop", until);
+    }
+    if let Some(name) = successor {
+        return act(
+            Rule::FailsafeAlone,
+            stop(),
+            format!("DCS is accessible to all members but me: demoting self, {name} can lead"),
+        );
     }
     act(
         Rule::DcsLostDemote,
         stop(),
         "demoting self because DCS is not accessible and I was a leader",
     )
+}
+
+fn keep(v: &View, deadline: Mono, wake_at: Mono) -> Decision {
+    let left_ms = deadline.since(v.now.mono).as_millis();
+    if v.memory.failsafe.grant == Some(deadline) {
+        let alone = if v.memory.failsafe.alone_since.is_some() {
+            "; all others reach DCS"
+        } else {
+            ""
+        };
+        let because = format!(
+            "continue to run as a leader because failsafe mode is enabled and all members are accessible, for another {left_ms} ms{alone}"
+        );
+        return rest_until(Rule::FailsafeKeep, because, wake_at);
+    }
+    let because = format!("DCS is not accessible; my leadership is proven for another {left_ms} ms");
+    rest_until(Rule::DcsLostKeepUntilDeadline, because, wake_at)
+}
+
+/// The leader that this node gave its word to, at the address that etcd told of. What a request says is not connected to.
+fn leader_that_goes_on(v: &View) -> Option<Upstream> {
+    let leader = &failsafe::word(v)?.leader;
+    super::wanted_upstream(v, v.last_cluster()?, leader).filter(|_| !v.me.tags.nostream)
 }
 
 fn stop() -> Action {
@@ -84,10 +118,10 @@ fn stop() -> Action {
     })
 }
 
-/// Until when PostgreSQL may accept writes: the proof's deadline, or that of a fence found running at start.
+/// Until when PostgreSQL may accept writes: by proof or in failsafe mode, or as a fence found running at start says.
 fn deadline(v: &View) -> Option<Mono> {
-    match (v.memory.proof, v.memory.fence) {
-        (Some(proof), _) => Some(proof.deadline),
+    match (v.deadline(), v.memory.fence) {
+        (Some(at), _) => Some(at),
         (None, Some(FenceOrder::Until(at))) => Some(at),
         (None, Some(FenceOrder::StandbyOnly | FenceOrder::Paused) | None) => None,
     }

@@ -73,6 +73,8 @@ pub enum Action {
     UpdateFailover(Option<FailoverValue>),
     /// Ask these members.
     AskPeers(Vec<MemberName>),
+    /// Ask these members whether this leader may go on without etcd.
+    AskFailsafe(Vec<MemberName>),
     /// Stop PostgreSQL as the first step of a hand-over.
     HandOver {
         /// Why.

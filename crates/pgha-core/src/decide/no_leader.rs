@@ -5,9 +5,9 @@ use alloc::vec::Vec;
 use core::time::Duration;
 
 use super::{Action, Decision, RACE_POLL, act, ask_once, dcs_lost, rest, rest_until, scope_lost, soon};
-use crate::cluster::{ClusterView, FailoverKey, Initialize, MemberState};
+use crate::cluster::{ClusterView, FailoverKey, Initialize};
+use crate::failsafe;
 use crate::job::{Job, StopMode};
-use crate::peer::PeerStatus;
 use crate::planted::{Planted, planted};
 use crate::race::{self, NotHealthiest};
 use crate::rule::Rule;
@@ -57,6 +57,10 @@ fn decide_unreadable_key(v: &View) -> Decision {
 // ---- we are a primary whose key is gone ----
 
 fn decide_running_primary(v: &View, c: &ClusterView) -> Decision {
+    if v.memory.cycle.lost_race && v.memory.cycle.dcs_silent && v.deadline().is_some() {
+        // etcd can be read and takes no writes: nobody else has the key, and the deadline counts as without etcd.
+        return dcs_lost::keep_until_deadline(v);
+    }
     if v.memory.cycle.lost_race {
         return soon(
             v,
@@ -76,6 +80,9 @@ fn decide_running_primary(v: &View, c: &ClusterView) -> Decision {
         );
     }
     if v.settings().pause {
+        if let Some(wait) = wait_for_word(v) {
+            return wait;
+        }
         return match c.initialize {
             Initialize::Done(_) | Initialize::Absent => act(
                 Rule::RaceReacquire,
@@ -107,6 +114,9 @@ fn decide_running_primary(v: &View, c: &ClusterView) -> Decision {
     }
     if let Some(name) = race::living_primary(v) {
         return stale(v, format!("Primary ({name}) is still alive"));
+    }
+    if let Some(wait) = wait_for_word(v) {
+        return wait;
     }
     if v.memory.proof.is_none()
         && let Some(wait) = wait_for_old_leader(v, c)
@@ -185,6 +195,9 @@ fn not_eligible(v: &View, c: &ClusterView) -> Option<Decision> {
             released.plus(STEP_DOWN_GRACE),
         ));
     }
+    if let Some(because) = failsafe::not_listed(v, c) {
+        return Some(soon(v, Rule::RaceNotListed, because));
+    }
     if !race::in_sync_set(v, c, &v.me.name) && !race::is_manual_failover_to_me(v, c) {
         return Some(soon(
             v,
@@ -207,7 +220,21 @@ fn wait_old_deadline_or_ask(v: &View, c: &ClusterView) -> Option<Decision> {
     ) {
         return Some(ask);
     }
-    wait_for_old_leader(v, c)
+    wait_for_word(v).or_else(|| wait_for_old_leader(v, c))
+}
+
+/// The leader that this node told to go on may do so until then.
+fn wait_for_word(v: &View) -> Option<Decision> {
+    let word = failsafe::word(v)?;
+    Some(rest_until(
+        Rule::RaceFailsafeWord,
+        format!(
+            "failsafe mode: {} was told that it may go on as the leader for another {} ms",
+            word.leader,
+            word.until.since(v.now.mono).as_millis()
+        ),
+        word.until.min(v.now.mono.plus(RACE_POLL)),
+    ))
 }
 
 /// All members, also those whose keys are gone: an outage of etcd that outlasts the ttl takes every key, and who comes back
@@ -223,14 +250,14 @@ fn whom_to_ask(v: &View, c: &ClusterView) -> Vec<MemberName> {
     let mut who = race::askable_or_known(v, c);
     who.retain(|name| c.members.contains_key(name) || Some(name) != old);
     let was_seen = v.memory.sight.as_ref().is_some_and(|s| s.witnessed);
-    if let Some(name) = old.filter(|_| worth_it || was_paused || !was_seen)
-        && *name != v.me.name
-        && !who.contains(name)
-        && race::address(v, name).is_some()
-    {
-        who.push(name.clone());
-        who.sort();
+    let told = failsafe::word(v).map(|word| &word.leader);
+    let wanted = old.filter(|_| worth_it || was_paused || !was_seen);
+    for name in wanted.into_iter().chain(told) {
+        if *name != v.me.name && !who.contains(name) && race::address(v, name).is_some() {
+            who.push(name.clone());
+        }
     }
+    who.sort();
     who
 }
 
@@ -275,16 +302,11 @@ fn old_deadline(v: &View, c: &ClusterView) -> Option<Mono> {
             // We were the leader in an earlier life of this daemon; PostgreSQL is a standby here now.
             return None;
         }
-        if race::answer(v, name).is_some_and(no_longer_primary) {
+        if race::answer(v, name).is_some_and(race::no_longer_primary) {
             return None;
         }
     }
     Some(sight.at.plus(v.longest_ttl()))
-}
-
-/// Its word that it accepts no writes, and that no promotion or start is under way which could change that.
-fn no_longer_primary(peer: &PeerStatus) -> bool {
-    !peer.may_write && (peer.in_recovery == Some(true) || peer.state == MemberState::Stopped)
 }
 
 fn decide_race(v: &View, c: &ClusterView) -> Decision {

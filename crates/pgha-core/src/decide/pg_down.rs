@@ -4,7 +4,8 @@ use alloc::format;
 use core::time::Duration;
 
 use super::{
-    Action, Decision, act, ask_once, backoff, follow, handover, hold_leader_key_if_due, no_data_dir, rest, rest_until,
+    Action, Decision, act, ask_once, backoff, follow, handover, hold_leader_key_if_due, lead, no_data_dir, rest,
+    rest_until,
     scope_lost, soon, upstream, wanted_upstream,
 };
 use crate::cluster::{ClusterView, Initialize, MemberRole};
@@ -68,6 +69,9 @@ fn decide_leading(v: &View, c: &ClusterView, control: &ControlData) -> Decision 
             Rule::DownHoldLeaderKey,
             "PostgreSQL is down and my leadership is not proven",
         );
+    }
+    if let Some(wait) = lead::wait_for_word(v) {
+        return wait;
     }
     if let Some(plan) = &v.memory.handover
         && plan.checkpoint.is_some()
@@ -462,6 +466,9 @@ fn found_scope(v: &View, c: &ClusterView, control: &ControlData) -> Option<Decis
     let overtaken = race::answers(v).any(|(_, peer)| peer.timeline > mine) || v.memory.known.timeline > mine;
     if overtaken {
         return None;
+    }
+    if let Some(wait) = lead::wait_for_word(v) {
+        return Some(wait);
     }
     if let Err(reason) = scope_lost::everybody_answered(v) {
         return scope_lost::wait_for_answers(v, &reason);

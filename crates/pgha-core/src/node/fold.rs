@@ -8,6 +8,7 @@ use crate::cluster::{ClusterView, DcsView, Initialize, SyncKey};
 use crate::commit::{Change, Commit, CommitOutcome, Key, Purpose};
 use crate::effect::{Effect, FenceOrder};
 use crate::event::{Event, KeepAnswer, OpId};
+use crate::failsafe;
 use crate::pg::{DataDir, PgView, SqlFacts, SqlRole};
 use crate::plan;
 use crate::planted::{Planted, planted};
@@ -51,7 +52,7 @@ impl Node {
     pub(super) fn fold(&mut self, event: Event, out: &mut Vec<Effect>) {
         match event {
             Event::Wake(wake) => self.wake(&wake),
-            Event::DcsRead { op, view, .. } => self.dcs_read(op, view, out),
+            Event::DcsRead { op, sent_at, view } => self.dcs_read(op, sent_at, view, out),
             Event::Observed {
                 op,
                 view,
@@ -64,6 +65,7 @@ impl Node {
                     self.decide(out);
                 }
             }
+            Event::FailsafeAnswered { op, replies } => self.failsafe_answered(op, replies, out),
             Event::LeaseGranted { op, sent_at, lease } => self.lease_granted(op, sent_at, lease, out),
             Event::LeaseKept { op, sent_at, answer } => self.lease_kept(op, sent_at, answer, out),
             Event::Committed { op, outcome, .. } => self.committed(op, outcome, out),
@@ -88,6 +90,7 @@ impl Node {
             Event::FenceFired => {
                 let m = &mut self.view.memory;
                 m.proof = None;
+                m.failsafe.grant = None;
                 // A promotion or start under way may still act: its deadline, which has passed, stays until it ended.
                 m.maybe_writable = m.job.as_ref().is_some_and(|j| plan::makes_writable(&j.job));
                 self.again = true;
@@ -105,13 +108,13 @@ impl Node {
     }
 
     /// Is `op` what this cycle waits for?
-    fn acting(&self, op: OpId, is: impl Fn(&Pending) -> bool) -> bool {
+    pub(super) fn acting(&self, op: OpId, is: impl Fn(&Pending) -> bool) -> bool {
         matches!(&self.phase, Phase::Acting { op: waiting, what } if *waiting == op && is(what))
     }
 
     // ---- etcd was read ----
 
-    fn dcs_read(&mut self, op: OpId, read: Option<Box<ClusterView>>, out: &mut Vec<Effect>) {
+    fn dcs_read(&mut self, op: OpId, sent_at: Mono, read: Option<Box<ClusterView>>, out: &mut Vec<Effect>) {
         let Phase::Gathering { read: waiting, observe } = &mut self.phase else {
             return;
         };
@@ -121,7 +124,10 @@ impl Node {
         *waiting = None;
         let done = observe.is_none();
         match read {
-            Some(cluster) => self.fresh(*cluster),
+            Some(cluster) => {
+                self.view.memory.dcs_read_at = Some(sent_at);
+                self.fresh(*cluster);
+            }
             None => {
                 let now = self.view.now.mono;
                 self.view.dcs = match core::mem::replace(&mut self.view.dcs, DcsView::NotRead) {
@@ -146,6 +152,7 @@ impl Node {
         let me = &self.view.me.name;
         let m = &mut self.view.memory;
         m.known.note(me, &cluster);
+        failsafe::note_read(&mut m.failsafe, &cluster, now);
         if let Some(config) = &cluster.config {
             if config.settings.ttl < m.settings.ttl {
                 m.longer_ttl = Some((m.settings.ttl, now.plus(m.settings.ttl)));
@@ -157,6 +164,7 @@ impl Node {
             // primary that nobody contests would be killed at the moment when the mode is lifted.
             if m.settings.pause && !config.settings.pause && m.proof.is_some_and(|p| now >= p.deadline) {
                 m.proof = None;
+                m.failsafe.grant = None;
             }
             m.settings = config.settings.clone();
         }
@@ -174,6 +182,11 @@ impl Node {
             m.handover = None;
             // Whatever was proven before, it was another key.
             m.proof = None;
+            m.failsafe.grant = None;
+            // Whoever leads now was not bound, so the word to a leader before it is over.
+            m.failsafe
+                .word
+                .take_if(|word| cluster.leader_name() != Some(&word.leader));
         }
         let empty = matches!(cluster.initialize, Initialize::Absent) && cluster.leader.is_none();
         m.scope_empty_since = empty.then(|| m.scope_empty_since.unwrap_or(now));
@@ -420,6 +433,7 @@ impl Node {
                             self.view.memory.member_written = lease.map(|id| (id, plan::member_value(&self.view)));
                         }
                         self.sync_written(&commit, revision);
+                        self.failsafe_written(&commit, revision);
                         self.next_upkeep(queue, out);
                     }
                     // Nothing is retried here: the next cycle reads what is true and plans anew.
@@ -524,7 +538,8 @@ impl Node {
                 }
             }
             (Pending::Failover, None) => return self.end_cycle_and_look_soon(out),
-            (Pending::Grant { .. } | Pending::Keep | Pending::KeepForProof | Pending::Peers, _) => {}
+            (Pending::Grant { .. } | Pending::Keep | Pending::KeepForProof | Pending::Peers | Pending::Failsafe, _) => {
+            }
         }
         self.decide(out);
     }
@@ -549,6 +564,10 @@ impl Node {
             deadline: kept_at.plus(ttl).minus(ttl / 5),
         };
         self.view.memory.proof = Some(proof);
+        // etcd has the word again; those of the members count no more.
+        let m = &mut self.view.memory.failsafe;
+        (m.grant, m.asked_at, m.alone_since) = (None, None, None);
+        m.acks.clear();
         self.view.memory.cycle.proven = true;
         self.see_own_write(revision);
     }
@@ -593,6 +612,7 @@ impl Node {
 
     fn released(&mut self) {
         self.view.memory.proof = None;
+        self.view.memory.failsafe.grant = None;
         let now = self.view.now.mono;
         if let Some(handover) = &mut self.view.memory.handover {
             handover.released_at = Some(now);

@@ -243,6 +243,7 @@ impl Node {
                 None => Answer::NotFound("no restarts are scheduled".into()),
             }),
             Request::Reinitialize { force, from_leader } => Some(self.reinitialize(force, from_leader)),
+            Request::Failsafe(question) => Some(Answer::Failsafe(self.judge_failsafe(question))),
         };
         self.again = true;
         if let Some(answer) = answer {

@@ -8,6 +8,7 @@
 //! Absent on purpose: retries (the next cycle plans anew from what is true then), clocks, and any knowledge of how an
 //! effect is performed.
 
+mod failsafe;
 mod fold;
 mod jobs;
 mod perform;
@@ -95,6 +96,7 @@ enum Pending {
     CancelClaim,
     Failover,
     Peers,
+    Failsafe,
 }
 
 impl Node {
@@ -167,8 +169,8 @@ impl Node {
         if let Some(wake) = self.decision.as_ref().and_then(|d| d.wake_at) {
             sooner(wake);
         }
-        if let (true, Some(proof)) = (self.view.memory.maybe_writable, self.view.memory.proof) {
-            let demote_at = proof.deadline.minus(s.demote_lead());
+        if let (true, Some(deadline)) = (self.view.memory.maybe_writable, self.view.deadline()) {
+            let demote_at = deadline.minus(s.demote_lead());
             if demote_at > self.view.now.mono {
                 sooner(demote_at);
             }
@@ -264,6 +266,7 @@ impl Node {
         match queue.pop_front() {
             Some(commit) => {
                 let op = self.op();
+                self.note_failsafe_write(&commit);
                 out.push(Effect::Commit {
                     op,
                     commit: commit.clone(),
@@ -328,8 +331,8 @@ impl Node {
     /// have to be stopped, so that after a lost answer there is time to ask again.
     fn dcs_budget(&self) -> Duration {
         let s = self.view.settings();
-        let left = match (self.view.memory.maybe_writable, self.view.memory.proof) {
-            (true, Some(proof)) => proof.deadline.minus(s.demote_lead()).since(self.view.now.mono) / 2,
+        let left = match (self.view.memory.maybe_writable, self.view.deadline()) {
+            (true, Some(deadline)) => deadline.minus(s.demote_lead()).since(self.view.now.mono) / 2,
             (true, None) | (false, _) => s.retry_timeout,
         };
         left.min(s.retry_timeout).max(MIN_BUDGET)
@@ -345,9 +348,9 @@ impl Node {
     fn fence_order(&self) -> Option<FenceOrder> {
         let m = &self.view.memory;
         if m.maybe_writable {
-            return match (self.view.settings().pause, m.proof, m.fence) {
+            return match (self.view.settings().pause, self.view.deadline(), m.fence) {
                 (true, _, _) => Some(FenceOrder::Paused),
-                (false, Some(proof), _) => Some(FenceOrder::Until(proof.deadline)),
+                (false, Some(deadline), _) => Some(FenceOrder::Until(deadline)),
                 // A primary found running: it has as long as a proof lasts to show that it leads.
                 (false, None, None | Some(FenceOrder::StandbyOnly | FenceOrder::Paused)) => Some(FenceOrder::Until(
                     self.view.now.mono.plus(self.view.settings().proof_lifetime()),

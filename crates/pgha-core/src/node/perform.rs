@@ -8,6 +8,7 @@ use super::{Node, Pending, Phase};
 use crate::commit::Commit;
 use crate::decide::Action;
 use crate::effect::Effect;
+use crate::failsafe;
 use crate::job::{Job, StopMode};
 use crate::plan;
 use crate::race;
@@ -20,7 +21,11 @@ impl Node {
             Action::Rest => self.begin_upkeep(out),
             Action::LookAgain => self.gather(out),
             Action::HoldLeaderKey => self.keep_lease(out, Pending::KeepForProof),
-            Action::AcquireLeaderKey => self.commit_or_rest(plan::acquire(&self.view), Pending::Acquire, out),
+            Action::AcquireLeaderKey => {
+                // The rules take the key only when no word stands against it, or when it was taken back.
+                self.view.memory.failsafe.word = failsafe::word(&self.view).cloned();
+                self.commit_or_rest(plan::acquire(&self.view), Pending::Acquire, out);
+            }
             Action::TakeOverOwnKey => self.commit_or_rest(plan::take_over(&self.view), Pending::TakeOver, out),
             Action::ReleaseLeaderKey { optime } => {
                 self.commit_or_rest(plan::release(&self.view, optime), Pending::Release, out);
@@ -33,6 +38,7 @@ impl Node {
                 self.commit_or_rest(plan::update_failover(&self.view, value), Pending::Failover, out);
             }
             Action::AskPeers(who) => self.ask_peers(&who, out),
+            Action::AskFailsafe(who) => self.ask_failsafe(&who, out),
             Action::HandOver { reason, candidate } => self.hand_over(reason, candidate, out),
             Action::AbortHandOver => {
                 self.view.memory.handover = None;

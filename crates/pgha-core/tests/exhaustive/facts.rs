@@ -23,6 +23,7 @@ pub enum Part {
     Sync,
     Failover,
     History,
+    FailsafeKey,
     Lease,
     Pg,
     Peers,
@@ -45,6 +46,8 @@ pub enum Part {
     Replaced,
     LongerTtl,
     Empty,
+    /// What was promised to a leader without etcd, or by others to this one.
+    Failsafe,
 }
 
 /// One kind of fact with the values it takes.
@@ -122,12 +125,14 @@ pub fn put(part: Part, w: &World, v: &mut View) {
         Part::Replaced => to.store_replaced_at = from.store_replaced_at,
         Part::LongerTtl => to.longer_ttl = from.longer_ttl,
         Part::Empty => to.scope_empty_since = from.scope_empty_since,
+        Part::Failsafe => to.failsafe.clone_from(&from.failsafe),
         Part::Initialize
         | Part::Leader
         | Part::Members
         | Part::Status
         | Part::Sync
         | Part::Failover
+        | Part::FailsafeKey
         | Part::History => {
             if let Some(c) = keys(v) {
                 put_key(part, &w.cluster, c);
@@ -148,6 +153,7 @@ fn put_key(part: Part, from: &ClusterView, to: &mut ClusterView) {
         Part::Sync => to.sync.clone_from(&from.sync),
         Part::Failover => to.failover.clone_from(&from.failover),
         Part::History => to.history.clone_from(&from.history),
+        Part::FailsafeKey => to.failsafe.clone_from(&from.failsafe),
         _ => {}
     }
     // Every key that is said is a write of its own at revision 101; what was read is at 110.

@@ -184,7 +184,7 @@ implications! {
     },
     "L2: without etcd a primary goes on until its deadline is near" => |v, d| {
         let away = v.cluster().is_none() && v.pg.is_running() && v.live_proof().is_some() && v.memory.job.is_none();
-        if !away || v.memory.terminating {
+        if !away || v.memory.terminating || v.memory.failsafe.alone_since.is_some() {
             return None;
         }
         Some(near_deadline(v) || !matches!(d.action, Action::Begin(Job::Stop { .. }) | Action::HandOver { .. }))
@@ -195,6 +195,39 @@ implications! {
             return None;
         }
         Some(matches!(d.action, Action::Begin(Job::Stop { .. })))
+    },
+    "S1: who gave its word to a leader without etcd neither takes the key nor becomes a primary" => |v, d| {
+        let word = v.memory.failsafe.word.as_ref().filter(|w| v.now.mono < w.until && !v.pg.says_primary())?;
+        let released = v.cluster().and_then(|c| c.status.as_ref()).is_some_and(|s| s.released && s.writer.as_ref() == Some(&word.leader));
+        let over = matches!(v.peers.get(&word.leader), Some(PeerView::Answered { status, .. })
+            if !status.may_write && (status.in_recovery == Some(true) || status.state == MemberState::Stopped));
+        if released || over {
+            return None;
+        }
+        Some(match &d.action {
+            Action::AcquireLeaderKey => false,
+            Action::Begin(job) => !plan::makes_writable(job),
+            _ => true,
+        })
+    },
+    "S1: a standby that /failsafe does not list takes no key" => |v, d| {
+        let key = v.cluster()?.failsafe.as_ref().filter(|_| v.pg.says_standby())?;
+        (!key.members.contains_key(&v.me.name)).then_some(d.action != Action::AcquireLeaderKey)
+    },
+    "S2: a leader asks for leave to go on before its deadline, and everybody whose word it lacks" => |v, d| {
+        let Action::AskFailsafe(who) = &d.action else { return None };
+        let key = v.last_cluster()?.failsafe.as_ref()?;
+        let lacks = |n: &&MemberName| **n != v.me.name && !v.memory.failsafe.acks.contains_key(*n);
+        let all = key.members.keys().filter(lacks).all(|n| who.contains(n));
+        Some(all && v.settings().failsafe_mode && v.memory.maybe_writable && !near_deadline(v) && key.members.contains_key(&v.me.name))
+    },
+    "S2: a leader whose proof has ended goes on only by the word of everybody" => |v, d| {
+        let goes_on = matches!(d.action, Action::Rest) && v.pg.says_primary() && v.memory.maybe_writable && v.cluster().is_none();
+        let ended = v.memory.proof.is_some_and(|p| v.now.mono >= p.deadline);
+        if !goes_on || !ended || v.settings().pause || v.memory.job.is_some() || v.memory.terminating || v.memory.failures.stop.is_some() {
+            return None;
+        }
+        Some(v.memory.failsafe.grant.is_some_and(|until| v.now.mono < until))
     },
     "S1: a primary that sees another leader is stopped at once" => |v, d| {
         let other = v.cluster()?.leader_name().is_some_and(|l| *l != v.me.name);
@@ -404,7 +437,11 @@ fn of_another_cluster(v: &View) -> bool {
 
 fn near_deadline(v: &View) -> bool {
     let deadline = match (v.memory.proof, v.memory.fence) {
-        (Some(proof), _) => proof.deadline,
+        (Some(proof), _) => v
+            .memory
+            .failsafe
+            .grant
+            .map_or(proof.deadline, |until| until.max(proof.deadline)),
         (None, Some(FenceOrder::Until(at))) => at,
         (None, Some(FenceOrder::StandbyOnly | FenceOrder::Paused) | None) => return false,
     };

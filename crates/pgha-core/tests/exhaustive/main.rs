@@ -160,3 +160,23 @@ fn a_key_released_before_somebody_holds_the_checkpoint_is_seen() {
         decision
     });
 }
+
+#[test]
+fn a_node_that_forgets_its_word_is_seen() {
+    must_be_seen("S1: who gave its word", "failsafe", |v| {
+        let mut v = v.clone();
+        v.memory.failsafe.word = None;
+        decide(&v)
+    });
+}
+
+#[test]
+fn a_node_that_does_not_care_who_is_listed_is_seen() {
+    must_be_seen("S1: a standby that /failsafe does not list", "failsafe", |v| {
+        let mut v = v.clone();
+        if let DcsView::Fresh(c) = &mut v.dcs {
+            c.failsafe = None;
+        }
+        decide(&v)
+    });
+}

@@ -396,6 +396,39 @@ pub fn scope_lost(answers: &[&'static str]) -> Situation {
     )
 }
 
+/// A leader that lost etcd goes on while all listed members agree, and they keep their word.
+pub fn failsafe(answers: &[&'static str]) -> Situation {
+    situation(
+        "failsafe",
+        &[
+            (Part::Etcd, &["etcd unreachable age=30s", "etcd fresh"]),
+            (Part::Members, &[THREE]),
+            (Part::Leader, &["", "leader a", "leader b"]),
+            (Part::Pg, &["pg primary", "pg standby", "pg down primary"]),
+            (Part::Settings, &["settings failsafe=yes", ""]),
+            (Part::Status, &["", "status lsn=0/500 writer=b released"]),
+            (Part::FailsafeKey, &["", "failsafe a,b,c", "failsafe b,c"]),
+            (
+                Part::Failsafe,
+                &[
+                    "",
+                    "word b age=5s left=10s",
+                    "word b age=31s left=0s",
+                    "ack b age=1s lsn=0/500 read=1s; ack c age=1s read=1s",
+                    "ack b age=1s lsn=0/500 read=1s; ack c age=1s read=1s; grant left=14s",
+                    "ack b age=1s lsn=0/500 read=1s; ack c age=1s read=1s; grant left=14s; alone age=30s",
+                    "ack b age=9s; ack c age=9s; grant left=1s",
+                ],
+            ),
+            (Part::Sight, &["", "sight age=60s of=b"]),
+            (Part::Peers, answers),
+            (Part::Writable, WRITABLE),
+            (Part::Proof, &PROOFS[..5]),
+            (Part::Cycle, &["", "cycle silent"]),
+        ],
+    )
+}
+
 /// Two or three values of nearly every fact at once.
 pub fn everything() -> Situation {
     situation(

@@ -106,6 +106,7 @@ pub fn all() -> Vec<Situation> {
         running::lead(&two),
         running::lead_synchronous(),
         running::follow_synchronous(),
+        other::failsafe(&two),
         running::wishes(&three),
         running::handover(&three),
         other::leading_down(&two),

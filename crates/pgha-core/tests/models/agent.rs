@@ -19,6 +19,7 @@ pub fn is_breakable(effect: &Effect) -> bool {
         Effect::ReadDcs { .. } | Effect::KeepLease { .. } | Effect::AskPeers { .. } | Effect::StartJob { .. } => true,
         Effect::Commit { commit, .. } => decides(commit),
         Effect::Observe { .. }
+        | Effect::AskFailsafe { .. }
         | Effect::GrantLease { .. }
         | Effect::SetFence(_)
         | Effect::CancelJob { .. }
@@ -93,6 +94,11 @@ impl State {
                 let answers: BTreeMap<MemberName, PeerView> = answers.collect();
                 Some(Event::PeersAnswered { op, answers })
             }
+            // The mode is off in these models.
+            Effect::AskFailsafe { op, .. } => Some(Event::FailsafeAnswered {
+                op,
+                replies: BTreeMap::new(),
+            }),
             Effect::GrantLease { op, ttl, .. } => {
                 let lease = Some(self.store.grant(self.time + ttl.as_secs()));
                 Some(Event::LeaseGranted {

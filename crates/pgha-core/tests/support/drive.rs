@@ -8,6 +8,7 @@ use pgha_core::cluster::ClusterView;
 use pgha_core::commit::{CommitOutcome, Key};
 use pgha_core::effect::Effect;
 use pgha_core::event::{Event, KeepAnswer, OpId, Wake};
+use pgha_core::failsafe::{Ack, Question, Reply};
 use pgha_core::job::{Job, JobOutcome, JobProgress};
 use pgha_core::node::Node;
 use pgha_core::peer::PeerView;
@@ -19,7 +20,7 @@ use pgha_core::units::{LeaseId, MemberName, Mono, Revision};
 
 use super::etcd::MiniEtcd;
 use super::line::{Line, lsn};
-use super::world::{Reach, World, lease_of};
+use super::world::{FailsafeReply, Reach, World, api_url, conn_url, lease_of};
 use super::{jobs, memory, postgres, render};
 
 /// More answers than any cycle needs; reaching it means that the node goes round and round.
@@ -99,6 +100,7 @@ impl Drive {
             Effect::ReadDcs { op, .. }
             | Effect::Observe { op, .. }
             | Effect::AskPeers { op, .. }
+            | Effect::AskFailsafe { op, .. }
             | Effect::GrantLease { op, .. }
             | Effect::KeepLease { op, .. }
             | Effect::Commit { op, .. }
@@ -157,6 +159,19 @@ impl Drive {
                     .map(|(name, _)| (name.clone(), answer(name).unwrap_or(nobody.clone())))
                     .collect();
                 Event::PeersAnswered { op, answers }
+            }
+            Effect::AskFailsafe { peers, .. } => {
+                let answer = |name: &MemberName| match w.failsafe_replies.get(name) {
+                    Some(FailsafeReply::Accepted(lsn, read)) => Reply::Accepted(Ack {
+                        sent_at,
+                        lsn: *lsn,
+                        dcs_read_at: read.map(|ago| w.now.mono.minus(ago)),
+                    }),
+                    Some(FailsafeReply::Refused(why)) => Reply::Refused(why.clone()),
+                    None => Reply::Silent,
+                };
+                let replies = peers.iter().map(|(name, _)| (name.clone(), answer(name))).collect();
+                Event::FailsafeAnswered { op, replies }
             }
             Effect::GrantLease { ttl, .. } => Event::LeaseGranted {
                 op,
@@ -223,7 +238,7 @@ impl Drive {
                 }
                 return Ok(lines);
             }
-            "read" | "observe" | "peers" | "keep" | "grant" | "commit" | "tend" | "sync" => {
+            "read" | "observe" | "peers" | "failsafe" | "keep" | "grant" | "commit" | "tend" | "sync" => {
                 self.answer(w, &what, line)?
             }
             "stale" => stale(w, line)?,
@@ -392,6 +407,7 @@ impl Drive {
             Effect::ReadDcs { budget, .. }
             | Effect::Observe { budget, .. }
             | Effect::AskPeers { budget, .. }
+            | Effect::AskFailsafe { budget, .. }
             | Effect::GrantLease { budget, .. }
             | Effect::KeepLease { budget, .. }
             | Effect::Commit { budget, .. } => budget.as_millis().to_string(),
@@ -424,6 +440,7 @@ fn general(effect: &Effect) -> &'static str {
         Effect::ReadDcs { .. } => "read",
         Effect::Observe { .. } => "observe",
         Effect::AskPeers { .. } => "peers",
+        Effect::AskFailsafe { .. } => "failsafe",
         Effect::GrantLease { .. } => "grant",
         Effect::KeepLease { .. } => "keep",
         Effect::Commit { .. } => "commit",
@@ -523,7 +540,7 @@ fn stale(w: &World, line: &mut Line) -> Result<Event, String> {
 }
 
 fn request(w: &World, line: &mut Line) -> Result<Event, String> {
-    let what = line.needs("restart, schedule, unschedule or reinitialize")?;
+    let what = line.needs("restart, schedule, unschedule, reinitialize or failsafe")?;
     let id = RequestId(line.number("id")?.unwrap_or(1));
     let request = match what.as_str() {
         "restart" => Request::Restart(memory::restart_request(line)?),
@@ -537,7 +554,23 @@ fn request(w: &World, line: &mut Line) -> Result<Event, String> {
             force: line.flag("force"),
             from_leader: line.flag("from_leader"),
         },
+        "failsafe" => Request::Failsafe(question(line)?),
         other => return Err(format!("on request {other} is not known")),
     };
     Ok(Event::Requested { id, request })
+}
+
+/// `failsafe b ttl=30s to=a scope=demo`: a leader without etcd asks. Patroni tells neither its ttl nor whom it means.
+fn question(line: &mut Line) -> Result<Question, String> {
+    let name = line.needs("who asks")?;
+    let addressee = line.value("to").map(MemberName::new);
+    let scope = line.value("scope").unwrap_or_else(|| "demo".into());
+    Ok(Question {
+        conn_url: conn_url(&name),
+        api_url: api_url(&name),
+        name: MemberName::new(name),
+        slots: memory::slots(line)?,
+        ttl: line.duration("ttl")?,
+        addressee: addressee.map(|to| (scope, to)),
+    })
 }

@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use pgha_core::cluster::{
-    ClusterView, ConfigKey, FailoverKey, HistoryKey, HistoryLine, Initialize, LeaderKey, Member, MemberRole,
-    MemberState, StatusKey, SyncKey,
+    ClusterView, ConfigKey, FailoverKey, FailsafeKey, HistoryKey, HistoryLine, Initialize, LeaderKey, Member,
+    MemberRole, MemberState, StatusKey, SyncKey,
 };
 use pgha_core::commit::{Change, Commit, CommitOutcome, Guard, Key, StatusValue};
 use pgha_core::rewind::DivergedWal;
@@ -22,7 +22,10 @@ pub fn set(w: &mut World, directive: &str, line: &mut Line) -> Result<bool, Stri
         "etcd" => {
             w.reach = match line.needs("fresh, unreachable or not-read")?.as_str() {
                 "fresh" => Reach::Fresh,
-                "unreachable" => Reach::Unreachable,
+                "unreachable" => {
+                    w.unreachable_since = line.duration("age")?.map(|age| w.now.mono.minus(age));
+                    Reach::Unreachable
+                }
                 "not-read" => Reach::NotRead,
                 // Another etcd stands in its place, or its data were lost: it counts its revisions from the beginning.
                 "emptied" => {
@@ -47,6 +50,7 @@ pub fn set(w: &mut World, directive: &str, line: &mut Line) -> Result<bool, Stri
         "sync" => sync(w, line)?,
         "failover" => failover(w, line)?,
         "history" => history(w, line)?,
+        "failsafe" => failsafe(w, line)?,
         "lease" => lease(w, line)?,
         _ => return Ok(false),
     }
@@ -195,6 +199,26 @@ fn failover(w: &mut World, line: &mut Line) -> Result<(), String> {
         scheduled_at,
         schedule_unreadable: line.flag("schedule_unreadable"),
     });
+    Ok(())
+}
+
+/// `failsafe a,b,c`, `none` or `unreadable`.
+fn failsafe(w: &mut World, line: &mut Line) -> Result<(), String> {
+    let mod_revision = next(w);
+    let names = line.needs("names, none or unreadable")?;
+    let member = |name: &str| (MemberName::new(name), api_url(name));
+    w.cluster.failsafe = match names.as_str() {
+        "none" => None,
+        "unreadable" => {
+            let key = "/service/demo/failsafe".to_owned();
+            w.cluster.unreadable.push((key, "no object".to_owned()));
+            None
+        }
+        names => Some(FailsafeKey {
+            mod_revision,
+            members: names.split(',').map(member).collect(),
+        }),
+    };
     Ok(())
 }
 
@@ -353,7 +377,7 @@ fn mod_revision(c: &ClusterView, key: &Key) -> Option<Revision> {
         Key::History => c.history.as_ref().map(|k| k.mod_revision),
         Key::Status => c.status.as_ref().map(|k| k.mod_revision),
         Key::Sync => c.sync.as_ref().map(|k| k.mod_revision),
-        Key::Failsafe => None,
+        Key::Failsafe => c.failsafe.as_ref().map(|k| k.mod_revision),
     }
 }
 
@@ -430,7 +454,12 @@ pub fn apply(c: &mut ClusterView, settings: &Settings, change: &Change, revision
                 standbys: standbys.clone(),
             });
         }
-        Change::PutFailsafe(members) => c.failsafe = Some(members.clone()),
+        Change::PutFailsafe(members) => {
+            c.failsafe = Some(FailsafeKey {
+                mod_revision: revision,
+                members: members.clone(),
+            });
+        }
         Change::Delete(key) => delete(c, key),
     }
 }

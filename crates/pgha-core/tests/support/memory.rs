@@ -1,8 +1,11 @@
 //! Directives for what the node remembers.
 
+use std::collections::BTreeMap;
+
 use pgha_core::commit::MemberValue;
 use pgha_core::effect::{CallbackRole, FenceOrder};
 use pgha_core::event::OpId;
+use pgha_core::failsafe::{Ack, InDoubt, Word};
 use pgha_core::job::JobFailure;
 use pgha_core::known::KnownCluster;
 use pgha_core::request::{RequestId, RestartRequest, RestartRole};
@@ -13,8 +16,8 @@ use pgha_core::view::{
 };
 
 use super::jobs;
-use super::line::{Line, duration};
-use super::world::{ProofSpec, START, SYSTEM_ID, World, api_url};
+use super::line::{Line, duration, lsn};
+use super::world::{FailsafeReply, ProofSpec, START, SYSTEM_ID, World, api_url};
 
 /// Sets something remembered; `false` when the directive is none of memory's.
 pub fn set(w: &mut World, directive: &str, line: &mut Line) -> Result<bool, String> {
@@ -24,6 +27,15 @@ pub fn set(w: &mut World, directive: &str, line: &mut Line) -> Result<bool, Stri
         "fence" => w.memory.fence = fence_order(w, line)?,
         "job" => job(w, line)?,
         "handover" => handover(w, line)?,
+        "word" => word(w, line)?,
+        "ack" => ack(w, line)?,
+        "reply" => reply(w, line)?,
+        "grant" => {
+            let left = line.duration("left")?.ok_or("grant needs left=")?;
+            w.memory.failsafe.grant = Some(w.now.mono.plus(left));
+        }
+        "alone" => w.memory.failsafe.alone_since = Some(w.age(line)?),
+        "in_doubt" => in_doubt(w, line),
         "failure" => failure(w, line)?,
         "wish" => wish(w, line)?,
         "divergence" => {
@@ -99,6 +111,70 @@ pub fn fence_order(_w: &World, line: &mut Line) -> Result<Option<FenceOrder>, St
         "none" => Ok(None),
         other => Err(format!("fence {other} is not known")),
     }
+}
+
+/// `word b age=3s left=20s slots=b@0/500`: what this node told a leader without etcd.
+fn word(w: &mut World, line: &mut Line) -> Result<(), String> {
+    let leader = line.needs("to whom")?;
+    let slots = slots(line)?;
+    w.memory.failsafe.word = Some(Word {
+        at: w.age(line)?,
+        until: w.now.mono.plus(line.duration("left")?.ok_or("word needs left=")?),
+        api_url: api_url(&leader),
+        leader: MemberName::new(leader),
+        slots,
+    });
+    Ok(())
+}
+
+/// `slots=b@0/500,c@0/400`: positions of slots.
+pub fn slots(line: &mut Line) -> Result<BTreeMap<String, Lsn>, String> {
+    let slots = line.value("slots").unwrap_or_default();
+    let slot = |text: &str| {
+        let (name, at) = text.split_once('@').ok_or_else(|| format!("`{text}` is no slot"))?;
+        Ok((name.to_string(), lsn(at)?))
+    };
+    slots.split(',').filter(|s| !s.is_empty()).map(slot).collect()
+}
+
+/// `ack b age=3s lsn=0/500 read=1s`: the word of a member, and how long ago it read etcd.
+fn ack(w: &mut World, line: &mut Line) -> Result<(), String> {
+    let name = MemberName::new(line.needs("whose")?);
+    let ack = Ack {
+        sent_at: w.age(line)?,
+        lsn: line.lsn("lsn")?,
+        dcs_read_at: line.duration("read")?.map(|ago| w.now.mono.minus(ago)),
+    };
+    w.memory.failsafe.acks.insert(name, ack);
+    Ok(())
+}
+
+/// `reply b lsn=0/500 read=1s`, `reply b refused "..."`, `reply b silent`: what a member answers when it is asked.
+fn reply(w: &mut World, line: &mut Line) -> Result<(), String> {
+    let name = MemberName::new(line.needs("whose")?);
+    let answer = match line.word().as_deref() {
+        None => FailsafeReply::Accepted(line.lsn("lsn")?, line.duration("read")?),
+        Some("refused") => FailsafeReply::Refused(line.needs("why")?),
+        Some("silent") => {
+            w.failsafe_replies.remove(&name);
+            return Ok(());
+        }
+        Some(other) => return Err(format!("reply {other} is not known")),
+    };
+    w.failsafe_replies.insert(name, answer);
+    Ok(())
+}
+
+/// `in_doubt a,b removal`: a write of `/failsafe` whose answer never came.
+fn in_doubt(w: &mut World, line: &mut Line) {
+    let removal = line.flag("removal");
+    let names = line.word().unwrap_or_default();
+    let member = |name: &str| (MemberName::new(name), api_url(name));
+    w.memory.failsafe.in_doubt = Some(InDoubt {
+        base: w.cluster.failsafe.as_ref().map(|key| key.mod_revision),
+        members: names.split(',').filter(|n| !n.is_empty()).map(member).collect(),
+        removal,
+    });
 }
 
 /// `known leader=b members=b,c tl=1 lsn=0/500`: the cluster from before etcd forgot it.

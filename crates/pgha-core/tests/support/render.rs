@@ -3,6 +3,7 @@
 use pgha_core::commit::{Change, Commit, FailoverValue, Guard, Key, Purpose};
 use pgha_core::decide::{Action, Decision};
 use pgha_core::effect::{CallbackAction, CallbackRole, Effect, FenceOrder, Tend};
+use pgha_core::failsafe::Verdict;
 use pgha_core::request::Answer;
 use pgha_core::sync::SyncTask;
 use pgha_core::units::{MemberName, Mono};
@@ -33,6 +34,7 @@ fn action(action: &Action) -> String {
         Action::CancelInitialize => "cancel initialize".into(),
         Action::UpdateFailover(value) => format!("update failover: {}", failover(value.as_ref())),
         Action::AskPeers(names) => format!("ask {}", list(names)),
+        Action::AskFailsafe(names) => format!("ask for leave to go on: {}", whom(names)),
         Action::HandOver { reason, candidate } => {
             let reason = match reason {
                 HandoverReason::Switchover => "switchover",
@@ -58,6 +60,10 @@ fn action(action: &Action) -> String {
     }
 }
 
+fn whom(names: &[MemberName]) -> String {
+    if names.is_empty() { "nobody".into() } else { list(names) }
+}
+
 fn list(names: &[MemberName]) -> String {
     let names: Vec<&str> = names.iter().map(MemberName::as_str).collect();
     names.join(", ")
@@ -71,6 +77,11 @@ pub fn effect(effect: &Effect) -> String {
         Effect::AskPeers { peers, .. } => {
             let names: Vec<MemberName> = peers.iter().map(|(name, _)| name.clone()).collect();
             format!("ask {}", list(&names))
+        }
+        Effect::AskFailsafe { peers, question, .. } => {
+            let names: Vec<MemberName> = peers.iter().map(|(name, _)| name.clone()).collect();
+            let ttl_s = question.ttl.unwrap_or_default().as_secs();
+            format!("ask for leave to go on for {ttl_s} s: {}", whom(&names))
         }
         Effect::GrantLease { ttl, .. } => format!("grant lease for {} s", ttl.as_secs()),
         Effect::KeepLease { lease, .. } => format!("keep lease {}", lease.0),
@@ -240,7 +251,10 @@ fn change(c: &Change) -> String {
                 names => format!("put sync {leader} with {}{votes}", list(names)),
             }
         }
-        Change::PutFailsafe(members) => format!("put failsafe of {}", members.len()),
+        Change::PutFailsafe(members) => {
+            let names: Vec<MemberName> = members.keys().cloned().collect();
+            format!("put failsafe of {}", list(&names))
+        }
         Change::Delete(k) => format!("delete {}", key(k)),
     }
 }
@@ -289,5 +303,17 @@ fn answer(answer: &Answer) -> String {
         Answer::NotFound(text) => format!("not found: {text}"),
         Answer::Refused(text) => format!("refused: {text}"),
         Answer::Impossible(text) => format!("impossible: {text}"),
+        Answer::Failsafe(verdict) => match verdict {
+            Verdict::Accepted { lsn, dcs_read_ago } => {
+                let lsn = lsn.map_or("position unknown".into(), |lsn| format!("at {lsn}"));
+                let read = dcs_read_ago.map_or("without etcd".into(), |ago| {
+                    format!("etcd read {} ms ago", ago.as_millis())
+                });
+                format!("go on ({lsn}, {read})")
+            }
+            Verdict::Off => "failsafe mode is off".into(),
+            Verdict::RunsAsLeader => "runs as a leader".into(),
+            Verdict::Refused(text) => format!("refused to let it go on: {text}"),
+        },
     }
 }

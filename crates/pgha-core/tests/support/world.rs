@@ -8,7 +8,7 @@ use pgha_core::peer::PeerView;
 use pgha_core::pg::PgView;
 use pgha_core::settings::{Settings, StandbyCluster, SynchronousMode};
 use pgha_core::tags::Tags;
-use pgha_core::units::{LeaseId, MemberName, Mono, Now, Revision, SystemId, Wall};
+use pgha_core::units::{LeaseId, Lsn, MemberName, Mono, Now, Revision, SystemId, Wall};
 use pgha_core::view::{LeaseMemory, Memory, NodeSpec, Proof, TimelineEnd, View};
 
 use super::line::{Line, duration};
@@ -44,12 +44,25 @@ pub struct World {
     pub me: NodeSpec,
     pub settings: Settings,
     pub reach: Reach,
+    /// Since when etcd does not answer; from now on, when nothing is said.
+    pub unreachable_since: Option<Mono>,
     pub cluster: ClusterView,
     pub pg: PgView,
     pub timeline_history: Vec<TimelineEnd>,
     pub peers: BTreeMap<MemberName, PeerView>,
     pub memory: Memory,
     pub proof: Option<ProofSpec>,
+    /// What members answer to a leader without etcd; nobody else answers.
+    pub failsafe_replies: BTreeMap<MemberName, FailsafeReply>,
+}
+
+/// What a member answers to a leader without etcd.
+#[derive(Clone)]
+pub enum FailsafeReply {
+    /// It gives its word, with its position and how long ago it read etcd.
+    Accepted(Option<Lsn>, Option<Duration>),
+    /// It refuses.
+    Refused(String),
 }
 
 impl World {
@@ -63,6 +76,7 @@ impl World {
                 wall: START_WALL,
             },
             reach: Reach::Fresh,
+            unreachable_since: None,
             cluster: ClusterView {
                 revision: Revision(100),
                 initialize: Initialize::Done(SYSTEM_ID),
@@ -85,6 +99,7 @@ impl World {
                 ..Memory::default()
             },
             proof: None,
+            failsafe_replies: BTreeMap::new(),
             me,
             settings,
         }
@@ -97,7 +112,7 @@ impl World {
             Reach::NotRead => DcsView::NotRead,
             Reach::Fresh => DcsView::Fresh(cluster),
             Reach::Unreachable => DcsView::Unreachable {
-                since: self.now.mono,
+                since: self.unreachable_since.unwrap_or(self.now.mono),
                 last: Some(Box::new(cluster)),
             },
         };
@@ -231,6 +246,12 @@ impl World {
                 ..Settings::default()
             });
         }
+        if line.flag("cached_failsafe") {
+            me.cached_settings = Some(Settings {
+                failsafe_mode: true,
+                ..Settings::default()
+            });
+        }
         me.cached_config = line.value("cached_config").or(me.cached_config.take());
         set_tags(&mut me.tags, line)
     }
@@ -297,6 +318,7 @@ fn set_settings(s: &mut Settings, line: &mut Line) -> Result<(), String> {
     s.maximum_lag_on_failover = line
         .number("maximum_lag_on_failover")?
         .unwrap_or(s.maximum_lag_on_failover);
+    s.failsafe_mode = line.yes_no("failsafe")?.unwrap_or(s.failsafe_mode);
     s.pause = line.yes_no("pause")?.unwrap_or(s.pause);
     s.member_slots_ttl = line.duration("member_slots_ttl")?.unwrap_or(s.member_slots_ttl);
     s.use_slots = line.yes_no("use_slots")?.unwrap_or(s.use_slots);

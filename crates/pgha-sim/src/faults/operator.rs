@@ -236,6 +236,13 @@ impl World {
         if self.operator.pauses == 0 && self.operator.paused && !nodes.into_iter().any(|i| unattended(&i)) {
             self.operator.paused = false;
             self.put_configuration();
+            // The change goes through a member's REST API, which wakes that member; an operator asks the primary. Until it has
+            // heard, it has no deadline.
+            for i in 0..self.nodes.len() {
+                if self.nodes[i].pg.is_writable() {
+                    self.send(i, Event::Wake(Wake::Now));
+                }
+            }
         }
     }
 

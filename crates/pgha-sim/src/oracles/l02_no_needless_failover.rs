@@ -26,7 +26,9 @@ pub(super) fn check_job(world: &World, i: usize, job: &Job) -> Option<String> {
         || memory.handover.is_some()
         || memory.wishes.restart.is_some()
         || memory.wishes.scheduled_restart.is_some()
-        || memory.failures.promote.is_some();
+        || memory.failures.promote.is_some()
+        // All others have had their etcd for a long time, and this node has not.
+        || memory.failsafe.alone_since.is_some();
     let knows = view.last_cluster().is_some_and(|c| c.leader_name() == Some(&node.name));
     let behind = world.read_cluster().timeline_by_history().map(|t| t.0) > node.pg.data().map(|d| d.timeline());
     if !wanted && let Some(text) = check_whole_path(world, i, "it stops itself") {

@@ -2,11 +2,10 @@
 //!
 //! Where Patroni takes a broken body and acts all the same (`/reinitialize`), nothing is done here.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use pgha_core::request::{Request, RestartRequest, RestartRole};
-use pgha_core::units::{Lsn, MemberName, Wall};
+use pgha_core::units::Wall;
 use serde_json::{Map, Value};
 
 use super::reply::Reply;
@@ -105,39 +104,6 @@ pub fn parse_reinitialize(body: &Map<String, Value>) -> Request {
         force: flag("force"),
         from_leader: flag("from_leader"),
     }
-}
-
-/// The leader's question whether it may go on without etcd.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct FailsafeRequest {
-    /// Its name.
-    pub name: MemberName,
-    /// Its `conn_url`.
-    pub conn_url: String,
-    /// Its `api_url`.
-    pub api_url: String,
-    /// Positions of its slots, its own included.
-    pub slots: BTreeMap<String, Lsn>,
-}
-
-/// `POST /failsafe`.
-///
-/// # Errors
-/// 400 when it does not say who asks.
-pub fn parse_failsafe(body: &Map<String, Value>) -> Result<FailsafeRequest, Reply> {
-    let text = |key: &str| {
-        let text = body.get(key).and_then(Value::as_str).filter(|t| !t.is_empty());
-        text.map(str::to_owned).ok_or_else(|| Reply::error_page(400))
-    };
-    let slots = body.get("slots").and_then(Value::as_object).into_iter().flatten();
-    Ok(FailsafeRequest {
-        name: MemberName::new(text("name")?),
-        conn_url: text("conn_url")?,
-        api_url: text("api_url")?,
-        slots: slots
-            .filter_map(|(name, lsn)| Some((name.clone(), Lsn(lsn.as_u64()?))))
-            .collect(),
-    })
 }
 
 /// A point in time that lies ahead and has a time zone.

@@ -3,6 +3,7 @@
 
 pub mod actions;
 pub mod cluster;
+pub mod failsafe;
 pub mod health;
 pub mod metrics;
 pub mod patch;

@@ -2,6 +2,8 @@
 
 use pgha_core::request::Answer;
 
+use super::failsafe::render_verdict;
+
 /// Media type of a body.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum ContentType {
@@ -82,6 +84,7 @@ impl From<Answer> for Reply {
             Answer::NotFound(text) => (404, text),
             Answer::Refused(text) => (503, text),
             Answer::Impossible(text) => (500, text),
+            Answer::Failsafe(verdict) => return render_verdict(verdict).0,
         };
         Reply::text(status, text)
     }
