@@ -159,6 +159,7 @@ impl Scenario {
             )
             // A rewind whose source dies leaves a directory that only a person may give up, unless that is allowed.
             .local(json!({"postgresql": {"remove_data_directory_on_rewind_failure": true}}))
+            .dcs(json!({"failsafe_mode": settings.failsafe}))
             .own_hosts();
         spec = match settings.sync {
             SynchronousMode::Off => spec.quorum_commit(),

@@ -8,6 +8,7 @@ mod broken_keys;
 mod crash;
 mod ctl;
 mod data_dir;
+mod failsafe;
 mod handover;
 mod hooks;
 mod identity;
