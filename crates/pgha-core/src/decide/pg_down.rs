@@ -5,8 +5,7 @@ use core::time::Duration;
 
 use super::{
     Action, Decision, act, ask_once, backoff, follow, handover, hold_leader_key_if_due, lead, no_data_dir, rest,
-    rest_until,
-    scope_lost, soon, upstream, wanted_upstream,
+    rest_until, scope_lost, soon, upstream, wanted_upstream,
 };
 use crate::cluster::{ClusterView, Initialize, MemberRole};
 use crate::job::{Job, JobFailure, StartRole};

@@ -12,7 +12,7 @@ use pgha_wire::kv::{Op, Txn};
 use super::{FaultKind, Hit, Span, nothing};
 use crate::etcd::MEMBERS;
 use crate::postgres::Server;
-use crate::world::{BASE, SimNode, World};
+use crate::world::{BASE, MS, SimNode, World};
 
 /// What operators have changed and not changed back.
 #[derive(Clone, Copy, Debug, Default)]
@@ -236,11 +236,11 @@ impl World {
         if self.operator.pauses == 0 && self.operator.paused && !nodes.into_iter().any(|i| unattended(&i)) {
             self.operator.paused = false;
             self.put_configuration();
-            // The change goes through a member's REST API, which wakes that member; an operator asks the primary. Until it has
-            // heard, it has no deadline.
+            // Until a primary has heard it has no deadline, so an operator asks again until it has; one read may be stale.
             for i in 0..self.nodes.len() {
+                let epoch = self.nodes[i].epoch;
                 if self.nodes[i].pg.is_writable() {
-                    self.send(i, Event::Wake(Wake::Now));
+                    (0..4).for_each(|n| self.later(i, epoch, n * 500 * MS, Event::Wake(Wake::Now)));
                 }
             }
         }

@@ -1,15 +1,11 @@
-//! S11: the health check for the primary answers 200 on one node at most. Excepted is a primary that was told to run on in
-//! maintenance mode and has not heard that the mode is over: nobody can take that back from it.
-
-use pgha_core::effect::FenceOrder;
+//! S11: the health check for the primary answers 200 on one node at most.
 
 use crate::world::World;
 
 pub(super) fn check(world: &World) -> Option<String> {
     let answers = |i: &usize| {
         let node = &world.nodes[*i];
-        let unheard = node.fence == Some(FenceOrder::Paused) && !world.is_paused();
-        let agent = node.agent.as_ref().filter(|_| node.agent_runs() && !unheard);
+        let agent = node.agent.as_ref().filter(|_| node.agent_runs());
         agent.is_some_and(|a| a.view().answers_as_primary(world.boot(*i)))
     };
     let mut answering = (0..world.nodes.len()).filter(answers);
