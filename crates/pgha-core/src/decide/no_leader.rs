@@ -57,7 +57,8 @@ fn decide_unreadable_key(v: &View) -> Decision {
 // ---- we are a primary whose key is gone ----
 
 fn decide_running_primary(v: &View, c: &ClusterView) -> Decision {
-    if v.memory.cycle.lost_race && v.memory.cycle.dcs_silent && v.deadline().is_some() {
+    let silent = v.memory.cycle.dcs_silent && !v.settings().pause;
+    if v.memory.cycle.lost_race && silent && v.deadline().is_some() {
         // etcd can be read and takes no writes: nobody else has the key, and the deadline counts as without etcd.
         return dcs_lost::keep_until_deadline(v);
     }

@@ -10,9 +10,12 @@ use pgha_wire::keys;
 use pgha_wire::kv::{Op, Txn};
 
 use super::{FaultKind, Hit, Span, nothing};
-use crate::etcd::MEMBERS;
+use crate::etcd::{MEMBERS, Time};
 use crate::postgres::Server;
-use crate::world::{BASE, MS, SimNode, World};
+use crate::world::{BASE, MS, SEC, SimNode, World};
+
+/// How long it may take until a primary has heard that maintenance mode is over.
+const HEARD_WITHIN: Time = 5 * SEC;
 
 /// What operators have changed and not changed back.
 #[derive(Clone, Copy, Debug, Default)]
@@ -233,7 +236,10 @@ impl World {
         let attended = |i: usize| self.nodes[i].agent_runs() && answered(i);
         let unattended = |i: &usize| self.nodes[*i].pg.is_writable() && !attended(*i);
         let nodes = 0..self.nodes.len();
-        if self.operator.pauses == 0 && self.operator.paused && !nodes.into_iter().any(|i| unattended(&i)) {
+        // The same when something happens to it in the seconds until it has heard.
+        let soon = self.now..self.now + HEARD_WITHIN;
+        let in_peace = !self.plan.faults.iter().any(|fault| soon.contains(&fault.at));
+        if in_peace && self.operator.pauses == 0 && self.operator.paused && !nodes.into_iter().any(|i| unattended(&i)) {
             self.operator.paused = false;
             self.put_configuration();
             // Until a primary has heard it has no deadline, so an operator asks again until it has; one read may be stale.
