@@ -94,6 +94,8 @@ pub struct Failsafe {
     pub grant: Option<Mono>,
     /// As a leader: when the members were asked last.
     pub asked_at: Option<Mono>,
+    /// As a leader: cycles without an answer of etcd since the last proof.
+    pub silences: u32,
     /// As a leader: since when all others have reached etcd, and this node has not.
     pub alone_since: Option<Mono>,
     /// As a leader: a write of `/failsafe` whose end is not known.
@@ -249,7 +251,9 @@ pub fn due(v: &View) -> Option<Vec<MemberName>> {
     let soon = m
         .asked_at
         .is_some_and(|at| v.now.mono.since(at) < crate::decide::RACE_POLL);
-    if v.memory.cycle.failsafe_asked || soon {
+    // One lost answer is nothing to ask about: the time is better spent on etcd.
+    let first_silence = v.cluster().is_some() && m.silences == 0;
+    if v.memory.cycle.failsafe_asked || soon || first_silence {
         return None;
     }
     let listed = listed(v)?;

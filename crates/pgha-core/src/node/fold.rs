@@ -566,7 +566,7 @@ impl Node {
         self.view.memory.proof = Some(proof);
         // etcd has the word again; those of the members count no more.
         let m = &mut self.view.memory.failsafe;
-        (m.grant, m.asked_at, m.alone_since) = (None, None, None);
+        (m.grant, m.asked_at, m.alone_since, m.silences) = (None, None, None, 0);
         m.acks.clear();
         self.view.memory.cycle.proven = true;
         self.see_own_write(revision);

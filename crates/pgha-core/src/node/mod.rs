@@ -190,6 +190,9 @@ impl Node {
         self.again = false;
         self.steps = 0;
         self.cycle_started = self.view.now.mono;
+        let silent = self.view.memory.cycle.dcs_silent;
+        let silences = &mut self.view.memory.failsafe.silences;
+        *silences = silences.saturating_add(u32::from(silent));
         self.view.memory.cycle = CycleFacts::default();
         self.gather(out);
     }

@@ -36,6 +36,7 @@ pub fn set(w: &mut World, directive: &str, line: &mut Line) -> Result<bool, Stri
         }
         "alone" => w.memory.failsafe.alone_since = Some(w.age(line)?),
         "in_doubt" => in_doubt(w, line),
+        "silent_before" => w.memory.failsafe.silences = 1,
         "failure" => failure(w, line)?,
         "wish" => wish(w, line)?,
         "divergence" => {
