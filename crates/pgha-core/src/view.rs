@@ -256,8 +256,8 @@ pub struct CycleFacts {
     pub peers_asked: bool,
     /// The listed members were asked in this cycle whether this leader may go on.
     pub failsafe_asked: bool,
-    /// The leader key was taken in this cycle.
-    pub acquired: bool,
+    /// The leader key was taken in this cycle, in maintenance mode: somebody had named this node.
+    pub acquired_in_pause: bool,
     /// An attempt to take the leader key failed in this cycle.
     pub lost_race: bool,
     /// The claim of `/initialize` failed in this cycle.

@@ -128,7 +128,8 @@ fn decide_primary(v: &View, c: &ClusterView) -> Decision {
     )
 }
 
-/// A standby that took the key is promoted; a paused or unfit one gives it back.
+/// A standby that took the key is promoted; an unfit one gives it back, and in maintenance mode everybody who was not named:
+/// the mode may have come between taking the key and the promotion.
 fn decide_standby(v: &View, c: &ClusterView) -> Decision {
     if let Some(wait) = wait_for_word(v) {
         return wait;
@@ -137,7 +138,7 @@ fn decide_standby(v: &View, c: &ClusterView) -> Decision {
         .failover
         .as_ref()
         .is_some_and(|f| f.candidate.as_ref() == Some(&v.me.name))
-        || v.memory.handover.is_none() && v.memory.cycle.acquired;
+        || v.memory.handover.is_none() && v.memory.cycle.acquired_in_pause;
     if v.settings().pause && !named {
         return act(
             Rule::LeadPausedRelease,

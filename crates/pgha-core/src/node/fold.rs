@@ -576,7 +576,7 @@ impl Node {
         let Some(lease) = self.view.memory.lease else { return };
         let key = plan::own_leader_key(&self.view, revision, revision, lease.id);
         self.view.memory.leader_seen = Some(revision);
-        self.view.memory.cycle.acquired = true;
+        self.view.memory.cycle.acquired_in_pause = self.view.settings().pause;
         // A leader is never made anew, also not by a wish from before that would come true once it leads no more.
         self.view.memory.wishes.reinitialize = None;
         self.view.memory.handover = None;

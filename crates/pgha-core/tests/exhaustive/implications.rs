@@ -243,7 +243,7 @@ implications! {
         }
         let wished = match &d.action {
             Action::HandOver { .. } => v.cluster().is_some_and(|c| c.failover.is_some()),
-            Action::Begin(Job::Promote) => named_by_operator(v) || v.memory.cycle.acquired,
+            Action::Begin(Job::Promote) => named_by_operator(v) || v.memory.cycle.acquired_in_pause,
             Action::Begin(Job::Restart { .. }) => v.memory.wishes.restart.is_some(),
             Action::Begin(Job::DiscardDataDir { .. } | Job::Clone { .. }) => v.memory.wishes.reinitialize.is_some(),
             Action::Begin(job) => {

@@ -349,7 +349,7 @@ fn cycle(w: &mut World, line: &mut Line) {
     c.proven |= line.flag("proven");
     c.refuted |= line.flag("refuted");
     c.dcs_silent |= line.flag("silent");
-    c.acquired |= line.flag("acquired");
+    c.acquired_in_pause |= line.flag("acquired");
     c.lost_race |= line.flag("lost_race");
     c.lost_claim |= line.flag("lost_claim");
 }
