@@ -1,4 +1,4 @@
-//! S8: a node whose timeline is behind `/history` takes the key under no circumstances, nobody is promoted while a peer that
+//! S8: a node whose timeline is behind `/history` takes the key under no circumstances, nobody is promoted while a member that
 //! would answer is on a newer timeline, and nobody is started as a standby on the word that it never left the history of a
 //! leader that it has left. An operator may name a candidate that is behind.
 
@@ -47,7 +47,7 @@ fn check_promotion(world: &World, i: usize) -> Option<String> {
         let peer = &world.nodes[*j];
         let tells = matches!(peer.pg.server, Server::Primary | Server::Standby(_)) && !peer.pg.mute;
         let was_reached = asked.is_none_or(|(_, reached)| reached.contains(j));
-        let answers = tells && was_reached && peer.agent_runs() && world.talk(i, *j);
+        let answers = tells && was_reached && world.is_askable(i, *j);
         answers && peer.pg.data().is_some_and(|d| d.timeline() > mine)
     };
     let ahead = world.others(i).find(newer).filter(|_| !watch.named.contains(&i))?;

@@ -106,7 +106,8 @@ impl World {
         self.oracles.seen.asked[i] = Some(Asked { reachable, ahead });
     }
 
-    fn is_askable(&self, i: usize, j: usize) -> bool {
+    /// Is `j` a member that would answer `i`?
+    pub(super) fn is_askable(&self, i: usize, j: usize) -> bool {
         let peer = &self.nodes[j];
         peer.agent_runs() && self.talk(i, j) && self.etcd.get(&self.oracles.seen.members[j]).is_some()
     }
