@@ -64,7 +64,10 @@ impl World {
             } => self.ask_failsafe(i, op, &peers, &question, budget),
             Effect::GrantLease { op, ttl, budget } => self.ask_etcd(i, op, Wish::Grant(nanos(ttl)), budget),
             Effect::KeepLease { op, lease, budget } => self.ask_etcd(i, op, Wish::Keep(lease), budget),
-            Effect::Commit { op, commit, budget } => self.send_commit(i, op, &commit, budget),
+            Effect::Commit { op, commit, budget } => {
+                self.note_commit(i, &commit);
+                self.send_commit(i, op, &commit, budget);
+            }
             Effect::SetFence(order) => {
                 let node = &mut self.nodes[i];
                 node.fence = Some(order);

@@ -1,5 +1,6 @@
 //! Where the oracles of data safety are told what happened.
 
+use pgha_core::commit::Commit;
 use pgha_core::settings::Settings;
 
 use super::{l04_sync_restored, l05_commits_unblock, s04_no_acknowledged_commit_lost as s04, s05_sync_key as s05};
@@ -75,6 +76,11 @@ impl World {
         if let Some(history) = history.filter(|h| h.current().id > newest) {
             self.oracles.newest = Some(history);
         }
+    }
+
+    /// A daemon writes to etcd.
+    pub(crate) fn note_commit(&mut self, i: usize, commit: &Commit) {
+        s15::note_commit(self, i, commit);
     }
 
     /// A slot was lost.

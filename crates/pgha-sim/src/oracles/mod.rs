@@ -67,6 +67,8 @@ pub struct Oracles {
     member_seen: Vec<Option<Time>>,
     /// When a slot was lost or dropped last, anywhere (S13).
     slots_changed: Time,
+    /// Who released its key last, if that was for a switchover (S15).
+    released_by: Option<usize>,
     /// A hand-over under way (S15).
     handing_over: Option<s15_clean_hand_over::HandingOver>,
     /// Leadership, jobs and operators.

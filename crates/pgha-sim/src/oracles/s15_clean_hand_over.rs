@@ -5,7 +5,9 @@
 //! the archive never gets the checkpoint: it needs all up to the switch (`pgha_postgres::ShutdownCheckpoint::needed`), and the
 //! old leader may have to be rewound by that one record.
 
+use pgha_core::commit::{Commit, Purpose};
 use pgha_core::pg::ControlState;
+use pgha_core::view::HandoverReason;
 
 use super::seen::Acquisition;
 use crate::postgres::Point;
@@ -17,6 +19,20 @@ pub struct HandingOver {
     from: usize,
     to: usize,
     end: Point,
+}
+
+/// A daemon writes to etcd: does it release its key for a switchover? A daemon that is stopped releases it, too, whether or not
+/// anybody holds its last record, and a wish that it never looked at is not granted by that.
+pub(super) fn note_commit(world: &mut World, i: usize, commit: &Commit) {
+    if commit.purpose != Purpose::ReleaseLeaderKey {
+        return;
+    }
+    let handover = world.nodes[i]
+        .agent
+        .as_ref()
+        .and_then(|a| a.view().memory.handover.as_ref());
+    let switches = handover.is_some_and(|h| h.reason == HandoverReason::Switchover);
+    world.oracles.released_by = switches.then_some(i);
 }
 
 /// The leader key changed hands: was it handed over?
@@ -40,7 +56,8 @@ fn handed_over(world: &World, got: &Acquisition) -> Option<HandingOver> {
         lsn: if switched { data.checkpoint } else { data.written },
         ..data.end()
     };
-    (meant && from != got.node).then_some(HandingOver {
+    let granted = world.oracles.released_by == Some(from);
+    (meant && granted && from != got.node).then_some(HandingOver {
         from,
         to: got.node,
         end,
