@@ -11,7 +11,7 @@ use super::{
     s14_pause as s14, s17_repairable as s17,
 };
 use crate::plan::Plan;
-use crate::postgres::Dir;
+use crate::postgres::{Branch, Dir};
 use crate::world::{SEC, World};
 
 /// Three nodes that have run for a minute without any fault: the world, its leader and one of the standbys.
@@ -68,6 +68,38 @@ fn s8_sees_a_leader_behind_the_history() {
         r#"[[8,1000,"no reason","2026-01-01T00:00:00+00:00","n1"]]"#.into(),
     );
     broken(s08::check_key_taken(&world, &world.read_cluster()), "S8");
+}
+
+#[test]
+fn s8_sees_a_promotion_while_a_peer_on_a_newer_timeline_answers() {
+    let (mut world, leader, standby) = settled();
+    assert_eq!(s08::check_job(&world, standby, &Job::Promote), None);
+    let fork = Branch {
+        id: 99,
+        timeline: 2,
+        start: 0,
+    };
+    world.nodes[leader]
+        .pg
+        .data_mut()
+        .expect("it has data")
+        .history
+        .fork(fork);
+    broken(s08::check_job(&world, standby, &Job::Promote), "S8");
+    // Whom it asked and did not reach may have been out of reach then.
+    world.note_peers_asked(standby, &[]);
+    assert_eq!(s08::check_job(&world, standby, &Job::Promote), None);
+}
+
+#[test]
+fn s8_sees_a_standby_of_a_leader_that_created_the_same_timeline_elsewhere() {
+    let (mut world, leader, standby) = settled();
+    for (node, id, start) in [(leader, 98, 10), (standby, 99, 20)] {
+        let timeline = 2;
+        let fork = Branch { id, timeline, start };
+        world.nodes[node].pg.data_mut().expect("it has data").history.fork(fork);
+    }
+    broken(s08::check_standby(&world, standby, leader), "S8");
 }
 
 #[test]
@@ -131,6 +163,20 @@ fn l2_sees_a_leader_stopped_without_need_and_a_quiet_cluster_without_leader() {
     assert_eq!(l02::check_quiet(&mut world), None);
     world.nodes[leader].pg.crash();
     broken(l02::check_quiet(&mut world), "L2");
+}
+
+#[test]
+fn l2_sees_a_leader_that_misses_its_deadline_although_most_of_etcd_is_in_reach() {
+    let (mut world, leader, _) = settled();
+    // It led etcd: until there is a new leader nobody reaches anything.
+    world.etcd.members.stop(0);
+    run(&mut world, 60);
+    assert_eq!(l02::check_whole_path(&world, leader, "it stops itself"), None);
+    run(&mut world, 60);
+    broken(l02::check_whole_path(&world, leader, "it stops itself"), "L2");
+    world.etcd.members.stop(1);
+    run(&mut world, 1);
+    assert_eq!(l02::check_whole_path(&world, leader, "it stops itself"), None);
 }
 
 #[test]
