@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use crate::etcd::Time;
 use crate::postgres::Point;
 use crate::rng::{Rng, Stream};
-use crate::world::{Happening, MS, World};
+use crate::world::{Happening, MS, SEC, World};
 
 /// Number of clients.
 const CLIENTS: usize = 2;
@@ -48,6 +48,8 @@ pub struct Ledger {
 pub struct Acknowledged {
     /// The last one.
     pub last: u64,
+    /// The last one that was acknowledged by the agent's synchronous_standby_names, not by a person's.
+    pub by_agent: u64,
     /// The last one that synchronous replication promised to keep; zero when there was none.
     pub promised: u64,
 }
@@ -115,18 +117,31 @@ impl World {
         let Some(branch) = self.nodes[i].pg.data().map(|d| d.history.current().id) else {
             return;
         };
-        let promised = self.is_promised(i);
+        let by_hand = self.goes_by_hand(i);
+        let promised = !by_hand && self.is_promised(i);
         let now = self.now;
+        if since < now {
+            self.count("commit waited for a standby and was acknowledged");
+            let patience = self.plan.settings.loop_wait * SEC;
+            if now - since > patience && self.plan.settings.sync_strict {
+                self.count("commit blocked in strict mode and was acknowledged");
+            }
+        }
         let ledger = &mut self.clients.ledger;
         ledger.ok += 1;
         ledger.waited += u64::from(since < now);
         ledger.last_at = now;
         let known = ledger.branches.entry(branch).or_default();
         known.last = known.last.max(lsn);
+        if !by_hand {
+            known.by_agent = known.by_agent.max(lsn);
+        }
         if promised {
             known.promised = known.promised.max(lsn);
         }
-        self.check_acknowledged(i, Point { branch, lsn }, promised);
+        if !by_hand {
+            self.check_acknowledged(i, Point { branch, lsn }, promised);
+        }
     }
 
     /// The server ends: whoever waited is told nothing.

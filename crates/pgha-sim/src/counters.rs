@@ -132,6 +132,10 @@ const HAPPENINGS: &[&str] = &[
     "standby restored from the archive",
     "leave to go on given",
     "leave to go on refused",
+    "commit waited for a standby and was acknowledged",
+    "commit blocked in strict mode and was acknowledged",
+    "reload missed by the checkpointer",
+    "synchronous_standby_names of a person taken back",
 ];
 
 /// Effects as coverage calls them; see [`effect_name`].
@@ -302,7 +306,6 @@ const NOT_DEMANDED: &[(&str, &str)] = &[
         "rule 805 RaceStalePrimary",
         "seldom: a primary must run, without its key, while another one lives",
     ),
-    ("rule 810 RaceNotAllowed", "no simulated node has tags"),
     (
         "rule 848 RaceKeyUnreadable",
         "nobody writes garbage into the simulated etcd",
@@ -315,12 +318,6 @@ const NOT_DEMANDED: &[(&str, &str)] = &[
         "rule 590 NoDataPaused",
         "seldom: a node must lose its data in maintenance mode",
     ),
-    ("rule 875 RaceNotSynchronous", "synchronous mode is not drawn"),
-    ("rule 877 RaceQuorumMissing", "synchronous mode is not drawn"),
-    ("rule 912 LeadCommitsWait", "synchronous mode is not drawn"),
-    ("rule 1240 ReinitializeLeaveSync", "synchronous mode is not drawn"),
-    ("rule 913 LeadWouldAcknowledge", "synchronous mode is not drawn"),
-    ("effect tend: synchronous names", "synchronous mode is not drawn"),
     ("rule 878 RaceStandbyCluster", "standby_cluster is not drawn"),
     (
         "rule 910 LeadRefuted",

@@ -13,7 +13,7 @@ impl World {
     /// Starts the daemon of a node, attaching to a fence that is there.
     pub fn start_agent(&mut self, i: usize) {
         let now = self.node_now(i);
-        let spec = self.plan.settings.node_spec(&self.nodes[i].name);
+        let spec = self.plan.settings.node_spec(i, &self.nodes[i].name);
         self.new_client(i);
         let node = &mut self.nodes[i];
         node.epoch += 1;

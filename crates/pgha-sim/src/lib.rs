@@ -27,6 +27,7 @@ pub mod rng;
 pub mod settings;
 pub mod shrink;
 mod store;
+pub mod tags;
 pub mod trace;
 mod watch;
 mod watchdog;

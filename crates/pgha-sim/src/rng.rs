@@ -25,6 +25,10 @@ pub enum Stream {
     Failsafe,
     /// Requests between members over REST.
     Rest,
+    /// Settings of synchronous replication, tags of members.
+    Synchronous,
+    /// What happens to synchronous replication.
+    SynchronousFaults,
 }
 
 impl Rng {

@@ -6,13 +6,13 @@ use std::time::Duration;
 
 use pgha_core::settings::Settings;
 pub use pgha_core::settings::SynchronousMode;
-use pgha_core::tags::Tags;
 use pgha_core::units::MemberName;
 use pgha_core::view::NodeSpec;
 
 use crate::network::MAX_NODES;
 use crate::planted::{Defect, by_id};
 use crate::rng::{Rng, Stream};
+use crate::tags::SimTags;
 
 /// Fixed before the first event.
 #[derive(Clone, PartialEq, Debug)]
@@ -69,7 +69,17 @@ pub struct SimSettings {
     pub planted: Option<&'static Defect>,
     /// There is a WAL archive: archive_mode is on, archive_command and restore_command are set everywhere.
     pub archive: bool,
+    /// `synchronous_node_count`.
+    pub sync_nodes: u64,
+    /// `maximum_lag_on_syncnode` in bytes; zero: no limit.
+    pub sync_lag: u64,
+    /// Tags of members.
+    pub tags: SimTags,
 }
+
+/// From this seed on plans draw the synchronous modes, tags, and what happens to them. Below it all is asynchronous: campaigns
+/// with these modes are not clean yet (`docs/correctness.md`).
+pub const SYNCHRONOUS_FROM: u64 = 1 << 32;
 
 /// One setting as the text form of plans has it.
 pub struct Knob {
@@ -128,6 +138,9 @@ pub const KNOBS: &[Knob] = knobs![
     slow_rest_per_mille,
     planted,
     archive,
+    sync_nodes,
+    sync_lag,
+    tags,
 ];
 
 impl KnobValue for u64 {
@@ -162,6 +175,15 @@ impl KnobValue for bool {
             "no" => Ok(false),
             _ => Err("`yes` or `no` was expected".into()),
         }
+    }
+}
+
+impl KnobValue for SimTags {
+    fn render(&self) -> String {
+        self.to_string()
+    }
+    fn parse(text: &str) -> Result<SimTags, String> {
+        SimTags::parse(text)
     }
 }
 
@@ -225,6 +247,9 @@ impl Default for SimSettings {
             slow_rest_per_mille: 0,
             planted: None,
             archive: false,
+            sync_nodes: 1,
+            sync_lag: 0,
+            tags: SimTags::default(),
         }
     }
 }
@@ -243,7 +268,7 @@ impl SimSettings {
             8 => (5, 1, 2),
             _ => (3, 1, 1),
         };
-        SimSettings {
+        let drawn = SimSettings {
             nodes: [1, 2, 3, 3, 3, 3, 3, 3, 4, 4, 4, 5, 5, 5, 6, 7][r.index(16)],
             ttl,
             loop_wait,
@@ -269,6 +294,28 @@ impl SimSettings {
             lost_rest_per_mille: [0, 20, 200][failsafe.index(3)],
             slow_rest_per_mille: [0, 50, 300][failsafe.index(3)],
             ..SimSettings::default()
+        };
+        match seed < SYNCHRONOUS_FROM {
+            true => drawn,
+            false => drawn.with_synchronous_mode(&mut Rng::new(seed, Stream::Synchronous)),
+        }
+    }
+
+    /// How replication waits, and who may be waited for.
+    fn with_synchronous_mode(self, r: &mut Rng) -> SimSettings {
+        let sync = match r.range(0, 99) {
+            0..=44 => SynchronousMode::Off,
+            45..=74 => SynchronousMode::On,
+            _ => SynchronousMode::Quorum,
+        };
+        let strict = r.chance(300);
+        SimSettings {
+            sync,
+            sync_strict: strict && sync != SynchronousMode::Off,
+            sync_nodes: [1, 1, 1, 1, 1, 1, 2, 2, 2, 3][r.index(10)],
+            sync_lag: [0, 0, 0, 1_048_576, 4_194_304][r.index(5)],
+            tags: SimTags::draw(r, self.nodes),
+            ..self
         }
     }
 
@@ -298,6 +345,8 @@ impl SimSettings {
             synchronous_mode: self.sync,
             synchronous_mode_strict: self.sync_strict,
             failsafe_mode: self.failsafe,
+            synchronous_node_count: u32::try_from(self.sync_nodes).unwrap_or(u32::MAX),
+            maximum_lag_on_syncnode: (self.sync_lag > 0).then_some(self.sync_lag),
             use_pg_rewind: self.use_pg_rewind,
             ..Settings::default()
         }
@@ -310,8 +359,15 @@ impl SimSettings {
             SynchronousMode::On => "true",
             SynchronousMode::Quorum => "\"quorum\"",
         };
+        let mut synchronous = String::new();
+        if self.sync_nodes != 1 {
+            synchronous += &format!(r#""synchronous_node_count":{},"#, self.sync_nodes);
+        }
+        if self.sync_lag > 0 {
+            synchronous += &format!(r#""maximum_lag_on_syncnode":{},"#, self.sync_lag);
+        }
         format!(
-            r#"{{"ttl":{},"loop_wait":{},"retry_timeout":{},"maximum_lag_on_failover":{},"synchronous_mode":{sync},"synchronous_mode_strict":{},"failsafe_mode":{},"postgresql":{{"use_pg_rewind":{}}}}}"#,
+            r#"{{"ttl":{},"loop_wait":{},"retry_timeout":{},"maximum_lag_on_failover":{},"synchronous_mode":{sync},"synchronous_mode_strict":{},"failsafe_mode":{},{synchronous}"postgresql":{{"use_pg_rewind":{}}}}}"#,
             self.ttl,
             self.loop_wait,
             self.retry_timeout,
@@ -323,13 +379,13 @@ impl SimSettings {
     }
 
     /// The local configuration of a node.
-    pub fn node_spec(&self, name: &MemberName) -> NodeSpec {
+    pub fn node_spec(&self, node: usize, name: &MemberName) -> NodeSpec {
         NodeSpec {
             name: name.clone(),
             scope: "sim".into(),
             conn_url: format!("postgres://{name}:5432/postgres"),
             api_url: format!("http://{name}:8008/patroni"),
-            tags: Tags::default(),
+            tags: self.tags.of(node),
             may_bootstrap: true,
             bootstrap_config: self.dynamic_json(),
             cached_config: None,

@@ -62,7 +62,7 @@ impl World {
     /// `Effect::Commit`.
     pub(crate) fn send_commit(&mut self, i: usize, op: OpId, commit: &Commit, budget: Duration) {
         let name = self.nodes[i].name.clone();
-        let spec = self.plan.settings.node_spec(&name);
+        let spec = self.plan.settings.node_spec(i, &name);
         let me = MemberIdentity {
             name: &name,
             conn_url: &spec.conn_url,

@@ -82,6 +82,18 @@ async fn resolve(cluster: &Cluster, target: Option<Target>, led: &mut Led) -> Re
             .first()
             .copied()
             .context("there is one node only"),
+        Some(Target::Synchronous) => {
+            let text = cluster
+                .etcd
+                .get(&cluster.key("sync"))
+                .await?
+                .context("there is no /sync")?;
+            let key: Value = serde_json::from_str(&text).context("/sync")?;
+            let names = key["sync_standby"].as_str().unwrap_or_default();
+            let first = names.split(',').next().unwrap_or_default();
+            let found = cluster.nodes.iter().position(|node| node.name == first);
+            found.context("/sync names nobody")
+        }
         Some(Target::Leader | Target::Node(_)) | None => Ok(leader),
     }
 }

@@ -12,8 +12,10 @@ mod operator;
 mod postgres;
 mod process;
 mod real;
+mod synchronous;
 
 pub(crate) use operator::Operator;
+pub(crate) use synchronous::KINDS as SYNCHRONOUS;
 
 use crate::etcd::Time;
 use crate::plan::{Lasts, Target};
@@ -53,7 +55,7 @@ pub enum Span {
 /// A place in a text form that is filled per fault.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Slot {
-    /// `NODE`: `n1`, `leader` or `standby`.
+    /// `NODE`: `n1`, `leader`, `standby` or `synchronous`.
     Node,
     /// `OTHER`: a second node.
     Other,
@@ -89,6 +91,7 @@ pub fn kinds() -> impl Iterator<Item = &'static FaultKind> {
         real::KINDS,
         postgres::LATER_KINDS,
         archive::KINDS,
+        synchronous::KINDS,
     ]
     .into_iter()
     .flatten()
@@ -178,11 +181,19 @@ impl World {
         match target {
             Target::Node(i) => i.min(self.nodes.len() - 1),
             Target::Leader => self.leader().unwrap_or(0),
-            Target::Standby => {
-                let leader = self.leader();
-                (0..self.nodes.len()).find(|i| Some(*i) != leader).unwrap_or(0)
+            Target::Standby => self.any_standby(),
+            Target::Synchronous => {
+                let cluster = self.read_cluster();
+                let named = cluster.sync.as_ref().and_then(|s| s.standbys.first());
+                let node = self.nodes.iter().position(|n| Some(&n.name) == named);
+                node.unwrap_or_else(|| self.any_standby())
             }
         }
+    }
+
+    fn any_standby(&self) -> usize {
+        let leader = self.leader();
+        (0..self.nodes.len()).find(|i| Some(*i) != leader).unwrap_or(0)
     }
 
     /// Nodes beside this one.

@@ -211,7 +211,7 @@ impl World {
     }
 
     /// `/config` as operators want it now.
-    fn put_configuration(&mut self) {
+    pub(super) fn put_configuration(&mut self) {
         let mut settings = self.plan.settings.clone();
         if let Some(percent) = self.operator.percent {
             let scaled = |seconds: u64, least: u64| (seconds * percent / 100).max(least);

@@ -78,7 +78,10 @@ pub(super) const LATER_KINDS: &[FaultKind] = &[
         range: (0, 0),
         weight: 1,
         begin: |w, hit| w.nodes[hit.node].pg.trouble.frozen_senders += 1,
-        end: |w, hit| less(&mut w.nodes[hit.node].pg.trouble.frozen_senders),
+        end: |w, hit| {
+            less(&mut w.nodes[hit.node].pg.trouble.frozen_senders);
+            w.senders_reload(hit.node);
+        },
     },
     FaultKind {
         name: "replication cut",

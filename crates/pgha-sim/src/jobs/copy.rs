@@ -46,10 +46,17 @@ impl World {
         match copy.filter(|_| space) {
             Some(copy) if !self.postgres.chance(30) => {
                 self.nodes[i].pg.dir = Dir::Data(copy);
+                self.copy_altered(i, source);
                 self.end_job(i, JobOutcome::Done);
             }
             Some(_) | None => self.fail_job(i, JobFailure::SourceNotReady, "pg_basebackup failed"),
         }
+    }
+
+    /// postgresql.auto.conf comes with the copy.
+    fn copy_altered(&mut self, i: usize, source: &Upstream) {
+        let from = self.nodes.iter().find(|n| n.name == source.name);
+        self.nodes[i].pg.sync.altered = from.and_then(|n| n.pg.sync.altered.clone());
     }
 
     // ---- histories ----
@@ -121,6 +128,7 @@ impl World {
             return match copy.filter(|_| space && !breaks) {
                 Some(copy) => {
                     self.nodes[i].pg.dir = Dir::Data(copy);
+                    self.copy_altered(i, source);
                     self.count("rewind");
                     self.end_job(i, JobOutcome::Done);
                 }

@@ -19,6 +19,7 @@ impl World {
         if !self.may_launch(i) {
             return self.fail_job(i, JobFailure::Fenced, "fenced");
         }
+        self.write_start_configuration(i);
         self.launch(i, role);
         self.job_goes_on(i, op, OUT_OF_PATIENCE, timeout);
     }
@@ -66,7 +67,10 @@ impl World {
                 }
                 self.job_goes_on(i, op, OUT_OF_PATIENCE, STOP_LIMIT);
             }
-            1 if self.may_launch(i) => self.launch(i, role),
+            1 if self.may_launch(i) => {
+                self.write_start_configuration(i);
+                self.launch(i, role);
+            }
             1 => self.fail_job(i, JobFailure::Fenced, "fenced"),
             _ => self.fail_job(i, JobFailure::TimedOut, "PostgreSQL did not stop within pg_ctl_timeout"),
         }
@@ -120,6 +124,8 @@ impl World {
     }
 
     pub(super) fn finish_follow(&mut self, i: usize, upstream: Option<Upstream>) {
+        self.write_start_configuration(i);
+        self.reload_if_changed(i);
         self.disconnect(i);
         if let Some(receiver) = self.nodes[i].pg.receiver_mut() {
             receiver.upstream = upstream;

@@ -1,10 +1,13 @@
 //! Small upkeep inside the running server.
 
+use std::sync::Arc;
+
 use pgha_core::effect::Tend;
 use pgha_core::event::{Event, OpId};
+use pgha_core::sync::names::NOBODY;
 use pgha_core::sync::{self, SyncOutcome, SyncTask};
 
-use crate::postgres::{Server, Slot};
+use crate::postgres::{Server, Slot, SyncRules};
 use crate::world::{MS, World};
 
 impl World {
@@ -16,7 +19,7 @@ impl World {
                 Tend::DropSlot(name) => self.drop_slot(i, name),
                 Tend::AdvanceSlot(name, to) => self.advance_slot(i, name, to.0),
                 Tend::Checkpoint => takes += self.begin_checkpoint(i, true),
-                Tend::ApplyConfiguration => {}
+                Tend::ApplyConfiguration => self.apply_configuration(i),
             }
         }
         self.later(i, epoch, takes, Event::Tended { op });
@@ -26,10 +29,8 @@ impl World {
     pub(crate) fn tend_sync(&mut self, i: usize, epoch: u64, op: OpId, task: &SyncTask) {
         let outcome = match task {
             _ if !self.answers_sql(i) => SyncOutcome::Failed,
-            SyncTask::SetNames(text) => match self.set_sync_names(i, text) {
-                Some(()) => SyncOutcome::Done,
-                None => SyncOutcome::Failed,
-            },
+            SyncTask::SetNames(_) if self.nodes[i].pg.trouble.disk_full > 0 => SyncOutcome::Failed,
+            SyncTask::SetNames(text) => self.bring_sync_names(i, text),
             SyncTask::Probe => {
                 let loaded = &self.nodes[i].pg.sync;
                 if !loaded.defined {
@@ -41,7 +42,45 @@ impl World {
                 }
             }
         };
+        self.note(|| format!("n{} {task:?}: {outcome:?}", i + 1));
         self.later(i, epoch, 20 * MS, Event::SyncTended { op, outcome });
+    }
+
+    /// The file first, and what a person put above it goes.
+    fn bring_sync_names(&mut self, i: usize, text: &str) -> SyncOutcome {
+        if self.set_sync_names(i, text).is_none() {
+            return SyncOutcome::Failed;
+        }
+        if self.nodes[i].pg.sync.loaded.text != text {
+            self.count("synchronous_standby_names of a person taken back");
+            self.alter_sync_names(i, None);
+        }
+        SyncOutcome::Done
+    }
+
+    /// The files for a server that is about to start, or to follow somebody: in a synchronous mode it waits for a name that
+    /// nobody has, without one for what the user's file says, which is nobody.
+    pub(super) fn write_start_configuration(&mut self, i: usize) {
+        let Some(agent) = &self.nodes[i].agent else { return };
+        let synchronous = agent.view().settings().is_synchronous();
+        let text = if synchronous { NOBODY } else { "" };
+        if let Some(rules) = SyncRules::parse(text) {
+            self.nodes[i].pg.sync.on_disk = Arc::new(rules);
+        }
+    }
+
+    /// A new `/config`: what a synchronous primary waits for is left to core.
+    fn apply_configuration(&mut self, i: usize) {
+        let pg = &self.nodes[i].pg;
+        let synchronous = self.nodes[i]
+            .agent
+            .as_ref()
+            .is_some_and(|a| a.view().settings().is_synchronous());
+        if !self.answers_sql(i) || pg.trouble.disk_full > 0 || synchronous && pg.server == Server::Primary {
+            return;
+        }
+        self.write_start_configuration(i);
+        self.reload_if_changed(i);
     }
 
     fn answers_sql(&self, i: usize) -> bool {

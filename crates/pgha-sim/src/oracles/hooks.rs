@@ -94,6 +94,19 @@ impl World {
         self.found(s13_slots::check_drop(self, i, name, slot));
     }
 
+    /// A person has set synchronous_standby_names.
+    pub(crate) fn note_hand(&mut self, i: usize) {
+        self.oracles.by_hand.insert(i);
+    }
+
+    /// Does any process still go by what a person set?
+    pub(crate) fn goes_by_hand(&mut self, i: usize) -> bool {
+        if self.nodes[i].pg.sync.altered.is_none() && self.nodes[i].pg.has_reloaded() {
+            self.oracles.by_hand.remove(&i);
+        }
+        self.oracles.by_hand.contains(&i)
+    }
+
     /// synchronous_standby_names is written.
     pub(crate) fn check_sync_names(&mut self, i: usize, text: &str) {
         self.found(s18_sync_names::check(self, i, text));
@@ -102,6 +115,7 @@ impl World {
     /// After calm.
     pub(super) fn check_data_progress(&mut self) {
         self.found(s13_slots::check_progress(self));
+        self.found(s05::check_progress(self));
         self.found(l04_sync_restored::check(self));
         self.found(l05_commits_unblock::check(self));
     }

@@ -1,7 +1,10 @@
 //! L1: after calm there is a leader whose PostgreSQL accepts writes, and nobody else's does.
 //!
 //! Nobody is demanded where nobody may lead: when the newest timeline of `/history` is on no node that runs and talks with
-//! etcd, a person has to decide about what was committed on it.
+//! etcd, a person has to decide about what was committed on it. So it is when the only ones that have it must not be promoted
+//! by their tags, and in synchronous mode when nobody of `/sync` can, or sees too few of the others.
+
+use pgha_core::cluster::SyncKey;
 
 use crate::etcd::MEMBERS;
 use crate::world::World;
@@ -26,14 +29,28 @@ pub(super) fn check(world: &World) -> Option<String> {
 }
 
 fn nobody_may_lead(world: &World) -> bool {
-    let Some(newest) = world.read_cluster().timeline_by_history() else {
-        return false;
-    };
+    let cluster = world.read_cluster();
     let talks = |i: usize| (0..MEMBERS).any(|m| world.reaches_member(i, m) && world.hears_member(i, m));
-    let mut able = world
-        .nodes
-        .iter()
-        .enumerate()
-        .filter(|(i, n)| n.agent_runs() && talks(*i));
-    able.all(|(_, n)| n.pg.data().is_none_or(|d| d.timeline() < newest.0))
+    let runs = |i: usize| world.nodes[i].agent_runs() && talks(i);
+    let newest = cluster.timeline_by_history();
+    let is_behind = |i: usize| newest.is_some_and(|t| world.nodes[i].pg.data().is_none_or(|d| d.timeline() < t.0));
+    let may_lead = |i: usize| runs(i) && !is_behind(i) && world.plan.settings.tags.of(i).may_lead();
+    let sync = cluster
+        .sync
+        .as_ref()
+        .filter(|s| cluster.settings().is_synchronous() && s.leader.is_some());
+    let in_sync = |i: usize, s: &SyncKey| {
+        let name = &world.nodes[i].name;
+        s.leader.as_ref() == Some(name) || s.standbys.contains(name)
+    };
+    let nodes = 0..world.nodes.len();
+    !nodes.clone().any(|i| match sync {
+        None => may_lead(i),
+        Some(s) => {
+            let others = nodes.clone().filter(|j| *j != i && runs(*j) && in_sync(*j, s)).count();
+            let last = s.leader.as_ref() == Some(&world.nodes[i].name);
+            let enough = last || u32::try_from(others).is_ok_and(|seen| seen >= s.quorum);
+            may_lead(i) && in_sync(i, s) && enough
+        }
+    })
 }

@@ -1,4 +1,5 @@
-//! L4: after calm, with synchronous mode on and a standby that streams from the leader, `/sync` names one.
+//! L4: after calm, with synchronous mode on and a standby that streams from the leader, `/sync` names one. A standby whose
+//! tags keep it from being synchronous does not count.
 
 use crate::world::World;
 
@@ -6,7 +7,7 @@ pub(super) fn check(world: &World) -> Option<String> {
     let cluster = &world.oracles.seen.cluster;
     let leader = world.leader().filter(|_| cluster.settings().is_synchronous())?;
     let name = &world.nodes[leader].name;
-    let streams = world.nodes[leader].pg.senders.first()?;
+    let standby = able_standby(world, leader)?;
     let named = cluster
         .sync
         .as_ref()
@@ -14,7 +15,14 @@ pub(super) fn check(world: &World) -> Option<String> {
     (!named).then(|| {
         format!(
             "L4: {} streams from {name}, and /sync of {name} names nobody after calm",
-            world.nodes[streams.standby].name
+            world.nodes[standby].name
         )
     })
+}
+
+/// A standby that streams from the leader and may be synchronous.
+pub(super) fn able_standby(world: &World, leader: usize) -> Option<usize> {
+    let able = |standby: &usize| world.plan.settings.tags.of(*standby).may_sync();
+    let streaming = world.nodes[leader].pg.senders.iter().filter(|s| s.streaming);
+    streaming.map(|s| s.standby).find(able)
 }

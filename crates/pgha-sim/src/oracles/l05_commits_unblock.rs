@@ -1,6 +1,7 @@
 //! L5: after calm commits are acknowledged: none waits for longer than `loop_wait` and a second, and there are new ones.
-//! In strict mode they wait for as long as no standby is there.
+//! In strict mode they wait for as long as no standby is there that may be synchronous.
 
+use super::l04_sync_restored::able_standby;
 use crate::etcd::Time;
 use crate::world::{SEC, World};
 
@@ -9,7 +10,8 @@ pub(super) fn check(world: &World) -> Option<String> {
     let leader = world.leader().filter(|l| world.nodes[*l].accepts_writes())?;
     let patience: Time = (settings.loop_wait + 1) * SEC;
     let pg = &world.nodes[leader].pg;
-    if settings.sync_strict && pg.senders.is_empty() {
+    let strict = world.oracles.seen.cluster.settings().synchronous_mode_strict;
+    if strict && able_standby(world, leader).is_none() {
         return None;
     }
     let name = &world.nodes[leader].name;

@@ -36,8 +36,11 @@ mod seen;
 mod tests;
 mod watch;
 
+use std::collections::BTreeSet;
+
 use crate::etcd::Time;
 use crate::postgres::History;
+use crate::shrink::invariant;
 use crate::world::{SimNode, World};
 
 /// An invariant that needs no memory: what is broken now, in words that begin with its name.
@@ -69,6 +72,8 @@ pub struct Oracles {
     slots_changed: Time,
     /// Who released its key last, if that was for a switchover (S15).
     released_by: Option<usize>,
+    /// Nodes whose processes go by a person's synchronous_standby_names, and whose agent has not answered that yet (S4, S5).
+    by_hand: BTreeSet<usize>,
     /// A hand-over under way (S15).
     handing_over: Option<s15_clean_hand_over::HandingOver>,
     /// Leadership, jobs and operators.
@@ -122,9 +127,11 @@ impl World {
         }
     }
 
-    /// Records a violation, once per text.
+    /// Records a violation, once per invariant.
     pub(crate) fn violation(&mut self, text: String) {
-        if !self.violations.contains(&text) {
+        // One event can break one invariant in a thousand ways.
+        let broken = invariant(&text);
+        if !self.violations.iter().any(|v| invariant(v) == broken) {
             self.note(|| format!("VIOLATION {text}"));
             self.violations.push(text);
         }

@@ -2,7 +2,8 @@
 //!
 //! A commit is promised when it was acknowledged while synchronous mode was on and either strict or with members in
 //! `/sync`. Not promised: what was acknowledged after `/sync` was emptied, and everything once an operator has forced a
-//! failover to somebody outside `/sync`.
+//! failover to somebody outside `/sync`. Nor is what was acknowledged after a person set synchronous_standby_names and before
+//! the agent has put that right: commits wait for what the person wrote.
 
 use crate::postgres::Point;
 use crate::world::World;

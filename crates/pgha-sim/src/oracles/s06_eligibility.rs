@@ -1,5 +1,6 @@
 //! S6: in synchronous mode the leader key goes to the last leader or to a member of `/sync` that sees enough of the
-//! others, unless an operator forces it.
+//! others, unless an operator forces it. The last leader is one of those others: it holds what it acknowledged. A member
+//! whose key is gone still answers, and so can vote.
 
 use super::seen::Acquisition;
 use crate::world::World;
@@ -16,10 +17,14 @@ pub(super) fn check(world: &World, got: &Acquisition) -> Option<String> {
     if !sync.standbys.iter().any(|s| same(s, name.as_str())) {
         return Some(format!("S6: {name} takes the leader key and is not in /sync"));
     }
-    let reachable = got.asked.as_ref().map(|a| a.reachable.as_slice()).unwrap_or_default();
-    let voters = reachable
-        .iter()
-        .filter(|j| sync.standbys.iter().any(|s| same(s, world.nodes[**j].name.as_str())));
-    let (seen, quorum) = (voters.count(), usize::try_from(sync.quorum).unwrap_or(usize::MAX));
+    let answering = got.asked.as_ref().map(|a| a.answering.as_slice()).unwrap_or_default();
+    let is_voter = |j: &&usize| {
+        let all = sync.standbys.iter().chain(&sync.leader);
+        all.into_iter().any(|s| same(s, world.nodes[**j].name.as_str()))
+    };
+    let (seen, quorum) = (
+        answering.iter().filter(is_voter).count(),
+        usize::try_from(sync.quorum).unwrap_or(usize::MAX),
+    );
     (seen < quorum).then(|| format!("S6: {name} takes the leader key and saw {seen} of {quorum} other voters"))
 }

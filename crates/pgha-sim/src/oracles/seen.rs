@@ -24,6 +24,8 @@ pub struct Seen {
     revisions: [Revision; KEYS.len()],
     /// The cluster when one of them changed last.
     pub cluster: Rc<ClusterView>,
+    /// The revision of `/sync` that the last restored etcd brought with it.
+    pub sync_from_backup: Option<Revision>,
     /// By node: what it could have learnt when it asked its peers last.
     pub asked: Vec<Option<Asked>>,
 }
@@ -32,8 +34,8 @@ pub struct Seen {
 #[derive(Clone, Debug)]
 pub struct Asked {
     /// Peers that answer.
-    pub reachable: Vec<usize>,
-    /// A peer on the same timeline that is ahead.
+    pub answering: Vec<usize>,
+    /// One of them that is a member by its key, on the same timeline, and ahead.
     pub ahead: Option<usize>,
 }
 
@@ -56,6 +58,7 @@ impl Default for Seen {
             generation: 0,
             revisions: [Revision(0); KEYS.len()],
             cluster: Rc::default(),
+            sync_from_backup: None,
             asked: Vec::new(),
         }
     }
@@ -88,6 +91,10 @@ impl World {
         let cluster = self.read_cluster();
         let seen = &mut self.oracles.seen;
         let before = std::mem::replace(&mut seen.cluster, Rc::clone(&cluster));
+        if restored {
+            seen.sync_from_backup = cluster.sync.as_ref().map(|s| s.mod_revision);
+        }
+        self.note_sync_key(&before);
         let token = |c: &ClusterView| c.leader.as_ref().map(|l| l.create_revision);
         if token(&before) == token(&cluster) || restored {
             return None;
@@ -99,17 +106,40 @@ impl World {
         Some(Acquisition { node, before, asked })
     }
 
-    /// A node asks its peers: notes who could tell it something.
-    pub(crate) fn note_asked(&mut self, i: usize) {
-        let reachable: Vec<usize> = self.others(i).filter(|j| self.is_askable(i, *j)).collect();
-        let ahead = reachable.iter().copied().find(|j| self.is_ahead(*j, i));
-        self.oracles.seen.asked[i] = Some(Asked { reachable, ahead });
+    fn note_sync_key(&mut self, before: &ClusterView) {
+        let now = &self.oracles.seen.cluster;
+        if now.sync == before.sync {
+            return;
+        }
+        if let Some(key) = now.sync.as_ref().filter(|s| s.standbys.is_empty()) {
+            // It has seen what a person did, and begins anew.
+            let (leader, nodes) = (key.leader.clone(), &self.nodes);
+            self.oracles
+                .by_hand
+                .retain(|i| Some(&nodes[*i].name) != leader.as_ref());
+        }
+        let now = &self.oracles.seen.cluster;
+        let text = match &now.sync {
+            Some(key) => format!("/sync: {:?} {:?} quorum {}", key.leader, key.standbys, key.quorum),
+            None => "/sync: gone".into(),
+        };
+        self.note(|| text);
     }
 
     /// Is `j` a member that would answer `i`?
     pub(super) fn is_askable(&self, i: usize, j: usize) -> bool {
         let peer = &self.nodes[j];
         peer.agent_runs() && self.talk(i, j) && self.etcd.get(&self.oracles.seen.members[j]).is_some()
+    }
+
+    /// A node asks its peers: notes who could tell it something.
+    pub(crate) fn note_asked(&mut self, i: usize) {
+        let answers = |j: &usize| self.nodes[*j].agent_runs() && self.talk(i, *j);
+        let is_member = |j: &usize| self.etcd.get(&self.oracles.seen.members[*j]).is_some();
+        let answering: Vec<usize> = self.others(i).filter(answers).collect();
+        let mut members = answering.iter().copied().filter(is_member);
+        let ahead = members.find(|j| self.is_ahead(*j, i));
+        self.oracles.seen.asked[i] = Some(Asked { answering, ahead });
     }
 
     /// Is the standby `j` on the same timeline as `i`, and ahead?

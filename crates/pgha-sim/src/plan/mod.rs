@@ -59,6 +59,8 @@ pub enum Target {
     Leader,
     /// The first node that does not hold the leader key when it begins.
     Standby,
+    /// The first node that `/sync` names when it begins; without one as `Standby`.
+    Synchronous,
 }
 
 /// How long a fault lasts.

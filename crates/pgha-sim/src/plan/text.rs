@@ -144,6 +144,7 @@ impl fmt::Display for Target {
             Target::Node(i) => write!(f, "n{}", i + 1),
             Target::Leader => write!(f, "leader"),
             Target::Standby => write!(f, "standby"),
+            Target::Synchronous => write!(f, "synchronous"),
         }
     }
 }
@@ -236,13 +237,14 @@ fn parse_target(word: &str) -> Result<Target, String> {
     match word {
         "leader" => return Ok(Target::Leader),
         "standby" => return Ok(Target::Standby),
+        "synchronous" => return Ok(Target::Synchronous),
         _ => {}
     }
     let number = word.strip_prefix('n').and_then(|n| n.parse::<usize>().ok());
     match number {
         Some(n) if (1..=MAX_NODES).contains(&n) => Ok(Target::Node(n - 1)),
         Some(_) | None => Err(format!(
-            "`{word}` is no node: write n1 to n{MAX_NODES}, leader or standby"
+            "`{word}` is no node: write n1 to n{MAX_NODES}, leader, standby or synchronous"
         )),
     }
 }
@@ -321,7 +323,7 @@ mod tests {
         );
         assert_eq!(
             wrong("at 3s stop agent x1 for 3s"),
-            "line 1: `stop agent x1`: `x1` is no node: write n1 to n7, leader or standby (as in `stop agent NODE`)"
+            "line 1: `stop agent x1`: `x1` is no node: write n1 to n7, leader, standby or synchronous (as in `stop agent NODE`)"
         );
         assert_eq!(
             wrong("\nat 3s kill postgres n1 for 3s"),

@@ -8,7 +8,8 @@
 //! | `sync.rs` | synchronous_standby_names, process by process |
 //! | `observe.rs` | what the agent sees of all this |
 //! | `life.rs` | start, crash, shutdown, promotion |
-//! | `wal.rs` | writing, flushing, checkpoints, reload, acknowledgement |
+//! | `wal.rs` | writing, flushing, checkpoints, acknowledgement |
+//! | `reload.rs` | the files of the configuration, and when each process reads them |
 //! | `stream.rs` | streaming replication over the links of the network |
 //! | `archive.rs` | the WAL archive: archive_command and restore_command |
 //!
@@ -20,6 +21,7 @@ mod data;
 mod history;
 mod life;
 mod observe;
+mod reload;
 mod server;
 mod stream;
 mod sync;
@@ -224,16 +226,13 @@ impl SimPostgres {
 
     /// All processes are gone.
     fn end(&mut self) {
-        let on_disk = std::sync::Arc::clone(&self.sync.on_disk);
+        let sync = self.sync.files_only();
         *self = SimPostgres {
             dir: std::mem::replace(&mut self.dir, Dir::Empty),
             incarnation: self.incarnation,
             life: self.life + 1,
             role: self.role.clone(),
-            sync: SyncConfig {
-                on_disk,
-                ..SyncConfig::off()
-            },
+            sync,
             trouble: self.trouble,
             archives: self.archives,
             ..SimPostgres::new()
@@ -248,6 +247,13 @@ impl SimPostgres {
                 mine.history = history;
             }
         }
+    }
+
+    /// Has every process read the configuration that is in force?
+    pub fn has_reloaded(&self) -> bool {
+        let loaded = &self.sync.loaded;
+        let senders = self.senders.iter().all(|s| s.rules == *loaded);
+        senders && self.sync.defined == loaded.is_defined()
     }
 
     /// pg_control while it runs in this role.

@@ -88,11 +88,7 @@ impl SimPostgres {
             usename: "replicator".into(),
             application_name: s.name.clone(),
             client_addr: None,
-            state: if s.sent + super::WAL_KEEP / 64 < self.data().map_or(0, |d| d.flushed) {
-                "catchup".into()
-            } else {
-                "streaming".into()
-            },
+            state: if s.streaming { "streaming" } else { "catchup" }.into(),
             sync_state: sync_state(rules, s.priority, chosen.contains(&number)).into(),
             sync_priority: i32::try_from(s.priority).unwrap_or(i32::MAX),
             write: Some(Lsn(s.write)),

@@ -87,6 +87,8 @@ pub struct Sender {
     pub sent: u64,
     /// A message is on its way.
     pub in_flight: bool,
+    /// It has caught up once: from then on its state is `streaming`.
+    pub streaming: bool,
     /// The standby says: written.
     pub write: u64,
     /// The standby says: flushed.
@@ -120,6 +122,7 @@ impl Sender {
             slot,
             sent: from,
             in_flight: false,
+            streaming: false,
             write: 0,
             flush: 0,
             replay: 0,

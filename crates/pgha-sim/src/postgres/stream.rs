@@ -11,6 +11,8 @@ use crate::world::{MS, SEC, World};
 
 /// `wal_sender_timeout` and `wal_receiver_timeout`.
 const SILENCE: Time = 60 * SEC;
+/// A wal sender that has sent all but so many bytes has caught up.
+const CAUGHT_UP: u64 = 32 << 10;
 /// Bytes that a connection carries in a millisecond.
 const BYTES_PER_MS: u64 = 64 << 10;
 
@@ -96,6 +98,7 @@ impl World {
         for number in 0..pg.senders.len() {
             let sender = &mut self.nodes[i].pg.senders[number];
             if sender.in_flight || sender.sent >= flushed {
+                sender.streaming |= !sender.in_flight;
                 continue;
             }
             let size = flushed - sender.sent;
@@ -122,10 +125,12 @@ impl World {
         let arrives = self.wal_passes(source, i);
         let written = self.nodes[i].pg.data().map_or(0, |d| d.written);
         let from_there = &mut self.nodes[source].pg;
+        let flushed_there = from_there.data().map_or(0, |d| d.flushed);
         let Some(sender) = from_there.senders.iter_mut().find(|s| s.connection == connection) else {
             return;
         };
         sender.in_flight = false;
+        sender.streaming |= arrives && flushed_there < sender.sent + CAUGHT_UP;
         if !arrives {
             // Lost on the way: sent again from where the standby is.
             sender.sent = written;

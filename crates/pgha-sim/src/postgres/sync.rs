@@ -51,9 +51,11 @@ impl SyncRules {
         u32::try_from(self.names.priority_of(standby)).unwrap_or(0)
     }
 
-    /// Who counts among these wal senders, by index: all meant ones with `ANY`, the first few with `FIRST`.
+    /// Who counts among these wal senders, by index: all meant ones with `ANY`, the first few with `FIRST`. One that still
+    /// catches up, or that has told no position, does not.
     pub fn chosen(&self, senders: &[Sender]) -> Vec<usize> {
-        let mut meant: Vec<usize> = (0..senders.len()).filter(|s| senders[*s].priority > 0).collect();
+        let counts = |s: &Sender| s.priority > 0 && s.streaming && s.flush > 0;
+        let mut meant: Vec<usize> = (0..senders.len()).filter(|s| counts(&senders[*s])).collect();
         if self.names.method == Method::Priority {
             meant.sort_by_key(|s| senders[*s].priority);
             meant.truncate(self.wanted());
@@ -81,8 +83,10 @@ impl SyncRules {
 /// What the processes of a server have loaded. Wal senders keep theirs in [`Sender`].
 #[derive(Clone, Debug)]
 pub struct SyncConfig {
-    /// In the file.
+    /// In the file that the agent writes.
     pub on_disk: Arc<SyncRules>,
+    /// In postgresql.auto.conf, where a person put it: it wins.
+    pub altered: Option<Arc<SyncRules>>,
     /// In the postmaster, and so in every new process and session.
     pub loaded: Arc<SyncRules>,
     /// The checkpointer's flag: commits wait.
@@ -97,15 +101,30 @@ impl SyncConfig {
         let off = Arc::new(SyncRules::off());
         SyncConfig {
             on_disk: Arc::clone(&off),
+            altered: None,
             loaded: off,
             defined: false,
             released: 0,
         }
     }
 
-    /// A new postmaster reads the file before any of its processes exists.
+    /// What whoever reads the files now will find.
+    pub fn in_files(&self) -> &Arc<SyncRules> {
+        self.altered.as_ref().unwrap_or(&self.on_disk)
+    }
+
+    /// What is left when all processes are gone.
+    pub fn files_only(&self) -> SyncConfig {
+        SyncConfig {
+            on_disk: Arc::clone(&self.on_disk),
+            altered: self.altered.clone(),
+            ..SyncConfig::off()
+        }
+    }
+
+    /// A new postmaster reads the files before any of its processes exists.
     pub fn start(&mut self) {
-        self.loaded = Arc::clone(&self.on_disk);
+        self.loaded = Arc::clone(self.in_files());
         self.defined = self.loaded.is_defined();
         self.released = 0;
     }
@@ -119,6 +138,7 @@ mod tests {
     fn senders(rules: &Arc<SyncRules>, positions: &[(&str, u64)]) -> Vec<Sender> {
         let sender = |(number, (name, flush)): (usize, &(&str, u64))| Sender {
             flush: *flush,
+            streaming: true,
             ..Sender::new(number as u64, number, (*name).into(), None, Arc::clone(rules), 0, 0)
         };
         positions.iter().enumerate().map(sender).collect()

@@ -1,9 +1,9 @@
 //! WAL of a primary: commits are written, flushed, and acknowledged when the configuration that each process has loaded
-//! says so. Checkpoints, and the reload of the configuration, which a checkpointer at work misses.
+//! says so. Checkpoints.
 
 use std::sync::Arc;
 
-use super::{PgEvent, Process, RunningCheckpoint, Server, Stopping, SyncRules, WAL_KEEP};
+use super::{PgEvent, RunningCheckpoint, Server, Stopping, WAL_KEEP};
 use crate::etcd::Time;
 use crate::world::{MS, SEC, World};
 
@@ -68,74 +68,13 @@ impl World {
         self.let_go(i, upto);
     }
 
-    fn let_go(&mut self, i: usize, upto: u64) {
+    pub(super) fn let_go(&mut self, i: usize, upto: u64) {
         while let Some((at, since)) = self.nodes[i].pg.sessions.waiting.front().copied() {
             if at > upto {
                 return;
             }
             self.nodes[i].pg.sessions.waiting.pop_front();
             self.acknowledge(i, at, since);
-        }
-    }
-
-    // ---- configuration ----
-
-    /// The file is written and the postmaster told. `None` when PostgreSQL does not understand the text.
-    pub fn set_sync_names(&mut self, i: usize, text: &str) -> Option<()> {
-        self.check_sync_names(i, text);
-        let rules = Arc::new(SyncRules::parse(text)?);
-        let pg = &mut self.nodes[i].pg;
-        pg.sync.on_disk = Arc::clone(&rules);
-        if matches!(pg.server, Server::Down | Server::Starting) {
-            return Some(());
-        }
-        pg.sync.loaded = rules;
-        let senders: Vec<u64> = pg.senders.iter().map(|s| s.connection).collect();
-        for connection in senders {
-            let after = self.reload_takes();
-            self.server_does(i, after, PgEvent::Reload(Process::WalSender(connection)));
-        }
-        let after = self.reload_takes();
-        self.server_does(i, after, PgEvent::Reload(Process::Checkpointer));
-        Some(())
-    }
-
-    fn reload_takes(&mut self) -> Time {
-        match self.postgres.range(0, 9) {
-            0 => self.postgres.range(100 * MS, 2 * SEC),
-            _ => self.postgres.range(MS, 20 * MS),
-        }
-    }
-
-    pub(super) fn process_reloads(&mut self, i: usize, process: Process) {
-        let pg = &mut self.nodes[i].pg;
-        let rules = Arc::clone(&pg.sync.loaded);
-        match process {
-            Process::WalSender(connection) => {
-                let frozen = pg.trouble.frozen_senders > 0;
-                let sender = pg.senders.iter_mut().find(|s| s.connection == connection);
-                if let Some(sender) = sender.filter(|_| !frozen) {
-                    sender.priority = rules.priority(&sender.name);
-                    sender.rules = rules;
-                }
-            }
-            Process::Checkpointer => {
-                if let Some(running) = pg.checkpoint.as_mut().filter(|c| c.immediate) {
-                    running.reload_missed = true;
-                    return self.count("reload missed by the checkpointer");
-                }
-                self.checkpointer_reloads(i);
-            }
-        }
-    }
-
-    fn checkpointer_reloads(&mut self, i: usize) {
-        let pg = &mut self.nodes[i].pg;
-        let defined = pg.sync.loaded.is_defined();
-        let switched_off = pg.sync.defined && !defined;
-        pg.sync.defined = defined;
-        if switched_off {
-            self.let_go(i, u64::MAX);
         }
     }
 
