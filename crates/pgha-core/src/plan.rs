@@ -275,6 +275,9 @@ fn update_sync(v: &View, c: &ClusterView) -> Option<Commit> {
 
 /// How soon to look again while a change of the synchronous standbys is under way; `None` when none is.
 pub fn sync_poll(v: &View) -> Option<Duration> {
+    if sync::is_stale(v) {
+        return Some(SYNC_POLL);
+    }
     let under_way = match sync::plan::next(&sync::facts(v)?, &v.memory.sync) {
         Step::Wait(_) | Step::Write(_) | Step::Task(_) => true,
         Step::Rest | Step::Delete => false,

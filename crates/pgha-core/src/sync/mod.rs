@@ -78,8 +78,19 @@ pub enum SyncOutcome {
     Failed,
 }
 
+/// Was PostgreSQL looked at before the last task ended? What it showed then is not what is true now: from names that were
+/// emptied since, the next text would be set without a probe, and commits be acknowledged before the flag is up again.
+pub fn is_stale(v: &View) -> bool {
+    v.pg.observed_at < v.memory.sync.since
+}
+
 /// The facts of a running primary that leads; `None` when there is nothing to plan for.
 pub fn facts(v: &View) -> Option<Facts<'_>> {
+    shown(v).filter(|_| !is_stale(v))
+}
+
+/// As PostgreSQL showed itself last.
+fn shown(v: &View) -> Option<Facts<'_>> {
     let cluster = v.cluster()?;
     let pg = v.pg.facts()?;
     let SqlRole::Primary { flush, .. } = pg.role else {
@@ -102,7 +113,7 @@ pub fn facts(v: &View) -> Option<Facts<'_>> {
 
 /// What is to be done in PostgreSQL now, on a primary or a standby.
 pub fn task(v: &View) -> Option<plan::Change> {
-    if !v.settings().is_synchronous() || v.memory.job.is_some() {
+    if !v.settings().is_synchronous() || v.memory.job.is_some() || is_stale(v) {
         return None;
     }
     if v.pg.says_standby() {
@@ -122,7 +133,7 @@ pub fn task(v: &View) -> Option<plan::Change> {
 pub fn waits_for_standbys(v: &View) -> bool {
     let s = v.settings();
     let strict = s.is_synchronous() && s.synchronous_mode_strict;
-    strict && facts(v).is_some_and(|f| candidates::target(&f).names.is_empty())
+    strict && shown(v).is_some_and(|f| candidates::target(&f).names.is_empty())
 }
 
 /// Would a server with this text, promoted now, acknowledge nothing?
