@@ -31,7 +31,10 @@ pub(super) fn check_job(world: &World, i: usize, job: &Job) -> Option<String> {
         || memory.failsafe.alone_since.is_some();
     let knows = view.last_cluster().is_some_and(|c| c.leader_name() == Some(&node.name));
     let behind = world.read_cluster().timeline_by_history().map(|t| t.0) > node.pg.data().map(|d| d.timeline());
-    if !wanted && let Some(text) = check_whole_path(world, i, "it stops itself") {
+    if !wanted
+        && !behind
+        && let Some(text) = check_whole_path(world, i, "it stops itself")
+    {
         return Some(text);
     }
     let needless = !wanted && knows && !behind && left.as_nanos() > u128::from(LEAD);
