@@ -58,8 +58,6 @@ pub enum Planted {
     SilenceIsSuccess,
     /// A former primary follows without a look at its WAL.
     FormerPrimaryFollows,
-    /// What was learnt of a leader's history counts for every later leadership of the same name.
-    LeaderKnownByName,
     /// A directory that pg_rewind left half way is started.
     HalfRewoundStarted,
     /// A directory that a copy left half way is started.

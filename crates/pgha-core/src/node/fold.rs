@@ -171,12 +171,9 @@ impl Node {
         let token = cluster.leader.as_ref().map(|l| l.create_revision);
         if token.is_some() && token != m.leader_seen {
             m.leader_seen = token;
+            m.divergence = Divergence::Unknown;
             m.stall = None;
-            if !planted(&self.view, Planted::LeaderKnownByName) {
-                self.view.memory.divergence = Divergence::Unknown;
-            }
         }
-        let m = &mut self.view.memory;
         let other_leads = cluster.leader_name().is_some_and(|name| *name != self.view.me.name);
         if other_leads {
             m.handover = None;

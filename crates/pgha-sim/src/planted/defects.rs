@@ -268,13 +268,6 @@ pub const DEFECTS: &[Defect] = &[
         "a returned primary starts as a standby from a directory that was not rewound",
     ),
     core(
-        "leader-known-by-name",
-        Planted::LeaderKnownByName,
-        1_000,
-        "Patroni #3457; F33",
-        "a primary that raised its timeline is followed without a new comparison",
-    ),
-    core(
         "half-rewound-started",
         Planted::HalfRewoundStarted,
         500,
