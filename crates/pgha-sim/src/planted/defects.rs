@@ -305,7 +305,7 @@ pub const DEFECTS: &[Defect] = &[
     core(
         "lost-slot-kept",
         Planted::LostSlotKept,
-        200,
+        3_000,
         "Patroni 4.1.4 release notes; F51",
         "a slot whose WAL was removed is never made anew",
     ),
