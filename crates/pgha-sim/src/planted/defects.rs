@@ -214,7 +214,7 @@ pub const DEFECTS: &[Defect] = &[
     core(
         "released-at-stop",
         Planted::ReleasedAtStop,
-        200,
+        2_000,
         "Patroni 3.1.0 release notes, #2067; F47",
         "a switchover gives the key away before the candidate has the shutdown checkpoint",
     ),
