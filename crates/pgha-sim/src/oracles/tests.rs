@@ -122,7 +122,10 @@ fn s04_sees_a_commit_that_is_promised_on_a_branch_that_was_left() {
 #[test]
 fn s05_sees_a_member_of_sync_that_lacks_an_acknowledged_commit() {
     let mut world = calm_world(SynchronousMode::On);
-    let (leader, standby) = pair(&world);
+    let (leader, _) = pair(&world);
+    let named = world.read_cluster().sync.clone().unwrap().standbys;
+    let standby = world.others(leader).find(|i| !named.contains(&world.nodes[*i].name));
+    let standby = standby.expect("one of two is synchronous");
     world.replication.block(leader, standby);
     go_on(&mut world, 2);
     assert!(!broken(&world, "S5"));
@@ -209,6 +212,7 @@ fn s15_sees_a_switchover_that_left_the_last_record_behind() {
             &Key::Status,
             &format!(r#"{{"optime":1,"writer":"{from}","released":true}}"#),
         );
+        world.oracles.released_by = Some(leader);
         let end = world.nodes[leader].pg.data().unwrap().clone();
         let data = world.nodes[standby].pg.data_mut().unwrap();
         data.written = if lost { end.written - 1 } else { end.written };
