@@ -10,9 +10,12 @@ use crate::control::read_control;
 use crate::error::Error;
 use crate::files::{PRIVATE_DIR, sync_dir, sync_parent};
 use crate::spec::InstanceSpec;
+use crate::wal::Shape;
 
-/// Digits of the name of a segment: timeline, group and number, eight each.
+/// Digits of a segment's name: eight of the timeline, sixteen of its place in WAL.
 const SEGMENT_DIGITS: usize = 24;
+/// Those of the timeline.
+const TIMELINE_DIGITS: usize = 8;
 
 /// What was kept.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -26,8 +29,14 @@ pub struct KeptWal {
 /// Copies every segment of pg_wal from the one that holds the beginning of `wal` on, whatever its timeline, and all history
 /// files. The directory's name says what it holds, so a second try writes the same files again.
 pub(crate) fn keep_wal(spec: &InstanceSpec, wal: &DivergedWal) -> Result<KeptWal, Error> {
-    let segment = u64::from(read_control(&spec.data_dir)?.wal_segment_size).max(1);
-    let from = wal.from.0 / segment;
+    let shape = Shape::of(&read_control(&spec.data_dir)?);
+    if !shape.is_sane() {
+        return Err(Error::Malformed {
+            place: "pg_control".into(),
+            reason: "the sizes of WAL pages and segments".into(),
+        });
+    }
+    let from = shape.segment_name(wal.from.0);
     let real = spec
         .data_dir
         .canonicalize()
@@ -45,7 +54,7 @@ pub(crate) fn keep_wal(spec: &InstanceSpec, wal: &DivergedWal) -> Result<KeptWal
     for entry in fs::read_dir(&source).map_err(Error::io("read", &source))? {
         let entry = entry.map_err(Error::io("read", &source))?;
         let file = entry.file_name();
-        let wanted = file.to_str().is_some_and(|name| is_wanted(name, segment, from));
+        let wanted = file.to_str().is_some_and(|name| is_wanted(name, &from));
         if wanted {
             copy(&entry.path(), &path.join(&file))?;
             files += 1;
@@ -56,19 +65,11 @@ pub(crate) fn keep_wal(spec: &InstanceSpec, wal: &DivergedWal) -> Result<KeptWal
     Ok(KeptWal { path, files })
 }
 
-fn is_wanted(name: &str, segment: u64, from: u64) -> bool {
-    name.ends_with(".history") || number(name, segment).is_some_and(|number| number >= from)
-}
-
-/// The number of a segment, counted from the beginning of WAL.
-fn number(name: &str, segment: u64) -> Option<u64> {
+/// A history file, or a segment from `from` on: names of one length order as the places in WAL that they stand for.
+fn is_wanted(name: &str, from: &str) -> bool {
     let digits = name.strip_suffix(".partial").unwrap_or(name);
-    if digits.len() != SEGMENT_DIGITS || !digits.bytes().all(|b| b.is_ascii_hexdigit()) {
-        return None;
-    }
-    let part = |at: usize| u64::from_str_radix(digits.get(at..at + 8)?, 16).ok();
-    let per_group = (1u64 << 32) / segment;
-    part(8)?.checked_mul(per_group)?.checked_add(part(16)?)
+    let is_segment = digits.len() == SEGMENT_DIGITS && digits.bytes().all(|b| b.is_ascii_hexdigit());
+    name.ends_with(".history") || (is_segment && digits.get(TIMELINE_DIGITS..).is_some_and(|place| place >= from))
 }
 
 fn copy(from: &Path, to: &Path) -> Result<(), Error> {
@@ -79,24 +80,31 @@ fn copy(from: &Path, to: &Path) -> Result<(), Error> {
 
 #[cfg(test)]
 mod tests {
-    use super::{is_wanted, number};
+    use super::is_wanted;
 
-    const MIB_16: u64 = 16 << 20;
+    const THIRD: &str = "0000000000000003";
 
     #[test]
     fn segments_count_on_over_groups_whatever_their_timeline() {
-        assert_eq!(number("000000020000000000000003", MIB_16), Some(3));
-        assert_eq!(number("000000070000000100000003", MIB_16), Some(259));
-        assert_eq!(number("000000020000000000000003.partial", MIB_16), Some(3));
-        assert_eq!(number("archive_status", MIB_16), None);
-        assert_eq!(number("00000002000000000000000G", MIB_16), None);
+        for name in [
+            "000000020000000000000003",
+            "000000070000000100000000",
+            "000000020000000000000003.partial",
+            "00000002.history",
+        ] {
+            assert!(is_wanted(name, THIRD), "{name}");
+        }
     }
 
     #[test]
-    fn what_lies_before_the_fork_is_not_kept_but_every_history_is() {
-        assert!(!is_wanted("000000020000000000000002", MIB_16, 3));
-        assert!(is_wanted("000000020000000000000003", MIB_16, 3));
-        assert!(is_wanted("00000002.history", MIB_16, 3));
-        assert!(!is_wanted("archive_status", MIB_16, 0));
+    fn what_lies_before_the_fork_is_not_kept_nor_what_is_no_wal() {
+        for name in [
+            "000000020000000000000002",
+            "archive_status",
+            "00000002000000000000000G",
+            "0003",
+        ] {
+            assert!(!is_wanted(name, THIRD), "{name}");
+        }
     }
 }
