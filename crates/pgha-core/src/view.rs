@@ -151,6 +151,8 @@ pub struct Memory {
     pub dcs_read_at: Option<Mono>,
     /// When maintenance mode was last read to be on.
     pub pause_seen_at: Option<Mono>,
+    /// When maintenance mode, known to be on, was read to be off.
+    pub pause_lifted_at: Option<Mono>,
     /// When etcd answered with a lower revision than before: it was restored from a snapshot or replaced.
     pub store_replaced_at: Option<Mono>,
     /// Create revision of the leader key seen last; a new one makes earlier checks of divergence void.

@@ -14,7 +14,7 @@ use pgha_sim::shrink::{invariant, shrink};
 /// From so many seeds on a campaign must reach everything that is demanded.
 const CAMPAIGN: u64 = 1_000;
 /// Most failing seeds that are told one by one.
-const TOLD: usize = 10;
+const TOLD: usize = 100;
 
 /// Views of the cluster are made and dropped all the time.
 #[global_allocator]

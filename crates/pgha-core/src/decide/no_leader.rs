@@ -245,14 +245,12 @@ fn wait_for_word(v: &View) -> Option<Decision> {
 fn whom_to_ask(v: &View, c: &ClusterView) -> Vec<MemberName> {
     // A host that is down answers nobody, and the wait for it must not outlast the deadline it is asked about.
     let worth_it = old_deadline(v, c).is_some_and(|until| v.now.mono.plus(race::PEER_BUDGET) <= until);
-    let sight = v.memory.sight.as_ref().map(|s| s.at);
-    let was_paused = v.memory.pause_seen_at.is_some_and(|at| sight <= Some(at));
     let old = old_leader(v, c);
     let mut who = race::askable_or_known(v, c);
     who.retain(|name| c.members.contains_key(name) || Some(name) != old);
     let was_seen = v.memory.sight.as_ref().is_some_and(|s| s.witnessed);
     let told = failsafe::word(v).map(|word| &word.leader);
-    let wanted = old.filter(|_| worth_it || was_paused || !was_seen);
+    let wanted = old.filter(|_| worth_it || led_in_pause(v) || !was_seen);
     for name in wanted.into_iter().chain(told) {
         if *name != v.me.name && !who.contains(name) && race::address(v, name).is_some() {
             who.push(name.clone());
@@ -266,6 +264,12 @@ fn whom_to_ask(v: &View, c: &ClusterView) -> Vec<MemberName> {
 fn old_leader<'a>(v: &'a View, c: &'a ClusterView) -> Option<&'a MemberName> {
     let writer = c.status.as_ref().and_then(|s| s.writer.as_ref());
     writer.or_else(|| v.memory.sight.as_ref()?.holder.as_ref())
+}
+
+/// The last proof that was seen is from maintenance mode: no deadline has ended what its leader does.
+fn led_in_pause(v: &View) -> bool {
+    let sight = v.memory.sight.as_ref().map(|s| s.at);
+    v.memory.pause_seen_at.is_some_and(|at| sight <= Some(at))
 }
 
 /// R10: until when a leader that vanished without a release marker may still believe in its lease.
@@ -307,7 +311,9 @@ fn old_deadline(v: &View, c: &ClusterView) -> Option<Mono> {
             return None;
         }
     }
-    Some(sight.at.plus(v.longest_ttl()))
+    // A leader in maintenance mode stops when it hears that the mode is over, and is given the time to hear it.
+    let lifted = v.memory.pause_lifted_at.filter(|_| led_in_pause(v));
+    Some(lifted.map_or(sight.at, |at| at.max(sight.at)).plus(v.longest_ttl()))
 }
 
 fn decide_race(v: &View, c: &ClusterView) -> Decision {

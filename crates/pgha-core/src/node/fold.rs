@@ -160,11 +160,8 @@ impl Node {
             if config.settings.pause {
                 m.pause_seen_at = Some(now);
             }
-            // A proof that ran out in maintenance mode says nothing about the time after it. With it as the deadline a
-            // primary that nobody contests would be killed at the moment when the mode is lifted.
-            if m.settings.pause && !config.settings.pause && m.proof.is_some_and(|p| now >= p.deadline) {
-                m.proof = None;
-                m.failsafe.grant = None;
+            if m.settings.pause && !config.settings.pause {
+                m.pause_lifted_at = Some(now);
             }
             m.settings = config.settings.clone();
         }

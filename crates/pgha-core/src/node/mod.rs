@@ -355,9 +355,11 @@ impl Node {
                 (true, _, _) => Some(FenceOrder::Paused),
                 (false, Some(deadline), _) => Some(FenceOrder::Until(deadline)),
                 // A primary found running: it has as long as a proof lasts to show that it leads.
-                (false, None, None | Some(FenceOrder::StandbyOnly | FenceOrder::Paused)) => Some(FenceOrder::Until(
+                (false, None, None | Some(FenceOrder::StandbyOnly)) => Some(FenceOrder::Until(
                     self.view.now.mono.plus(self.view.settings().proof_lifetime()),
                 )),
+                // Maintenance mode was lifted, at a time not known here, and nothing proves that nobody was promoted since.
+                (false, None, Some(FenceOrder::Paused)) => Some(FenceOrder::Until(self.view.now.mono)),
                 (false, None, Some(FenceOrder::Until(_))) => None,
             };
         }
