@@ -7,11 +7,13 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use pgha_api::{AccessSettings, Api, ApiServer, ApiSettings, PeerClient, StatusBoard};
+use pgha_core::known::KnownCluster;
 use pgha_core::node::Node;
 use pgha_dcs::etcd::{EtcdConfig, EtcdDcs};
 use pgha_dcs::{Dcs, DcsError};
-use pgha_postgres::{InstanceSpec, PgBin};
+use pgha_postgres::{InstanceSpec, KEPT_CLUSTER, PgBin};
 use pgha_wire::config::{Loaded, LocalConfig, ServerTokens, VerifyClient};
+use pgha_wire::kept::parse_kept;
 use pgha_wire::keys::base_path;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
@@ -134,7 +136,10 @@ async fn serve(path: Option<PathBuf>, config: LocalConfig) -> Result<Ending, Ref
     wait_for_etcd(&dcs).await?;
     refuse_namesake(&store, &local).await?;
 
-    let node = Node::new(clock::now(), local.node_spec(cached_config.clone()));
+    let node = Node::new(
+        clock::now(),
+        local.node_spec(cached_config.clone(), read_kept(&local.config)),
+    );
     let first = node_status(&node, &Tally::default(), None, clock::boot());
     let board = Arc::new(StatusBoard::new(first, None, clock::now()));
     let settings = api_settings(&local.config);
@@ -211,6 +216,19 @@ fn read_cache(config: &LocalConfig) -> Option<String> {
         Ok(_) => Some(text),
         Err(error) => {
             tracing::warn!(path = %path.display(), %error, "the cached dynamic configuration cannot be used");
+            None
+        }
+    }
+}
+
+/// What an earlier life of this daemon kept of the cluster. Without it the daemon knows what etcd tells, as on a new node.
+fn read_kept(config: &LocalConfig) -> Option<KnownCluster> {
+    let path = config.postgresql.data_dir.join(KEPT_CLUSTER);
+    let text = std::fs::read_to_string(&path).ok()?;
+    match parse_kept(&text) {
+        Ok(known) => Some(known),
+        Err(error) => {
+            tracing::warn!(path = %path.display(), %error, "the members of before are not known");
             None
         }
     }

@@ -37,6 +37,7 @@ pub fn check(v: &View, effect: &Effect) -> Result<(), Violation> {
         | Effect::GrantLease { .. }
         | Effect::KeepLease { .. }
         | Effect::SetFence(_)
+        | Effect::Remember(_)
         | Effect::CancelJob { .. }
         | Effect::Tend { .. }
         | Effect::TendSync { .. }

@@ -1,5 +1,6 @@
 //! What the step machine wants done. The driver performs effects and turns each completion into an event.
 
+use alloc::boxed::Box;
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::time::Duration;
@@ -8,6 +9,7 @@ use crate::commit::Commit;
 use crate::event::OpId;
 use crate::failsafe::Question;
 use crate::job::Job;
+use crate::known::KnownCluster;
 use crate::request::{Answer, RequestId};
 use crate::sync::SyncTask;
 use crate::units::{LeaseId, Lsn, MemberName, Mono};
@@ -104,6 +106,9 @@ pub enum Effect {
         /// What.
         task: SyncTask,
     },
+    /// Put on disk, in the data directory, what the next life of this daemon is to know of the cluster. Nothing waits for it, and
+    /// what cannot be written is written at the next change.
+    Remember(Box<KnownCluster>),
     /// Run a callback script.
     Callback {
         /// Which.

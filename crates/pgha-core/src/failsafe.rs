@@ -152,6 +152,15 @@ pub fn word(v: &View) -> Option<&Word> {
     (!over && !released && !says_so).then_some(word)
 }
 
+/// The word of another member that answered in this cycle: who gave it and to whom. The leader's own answer, that it writes
+/// no more, outdoes it.
+pub fn word_of_another(v: &View) -> Option<(&MemberName, &MemberName)> {
+    let given = race::answers(v).filter_map(|(name, peer)| Some((name, peer.failsafe_leader.as_ref()?)));
+    let mut counts = given
+        .filter(|(_, leader)| **leader != v.me.name && !race::answer(v, leader).is_some_and(race::no_longer_primary));
+    counts.next()
+}
+
 /// Why `/failsafe` forbids this node to take the leader key; `None` when it does not. It counts whatever the mode is by now:
 /// a leader that is cut off from etcd may not have heard that the mode is off. A leader that has heard it removes the key.
 pub fn not_listed(v: &View, c: &ClusterView) -> Option<String> {

@@ -1,4 +1,7 @@
 //! The cluster as it was while somebody led: for the race when keys have vanished, and for the day etcd has lost the scope.
+//!
+//! A part of it is kept on disk. A daemon that begins anew would otherwise know of nobody whom an etcd does not tell of that was
+//! emptied or restored from a snapshot meanwhile, and could not ask the primary that lives.
 
 use alloc::collections::BTreeMap;
 use alloc::string::String;
@@ -67,6 +70,33 @@ impl KnownCluster {
         if api_url.is_some() {
             *known = api_url.cloned();
         }
+    }
+
+    /// What is kept on disk of it, this node included: a copy of the data directory takes the file along.
+    pub fn to_keep(&self, me: &MemberName, api_url: &str) -> KnownCluster {
+        let mut members = self.members.clone();
+        members.insert(me.clone(), Some(api_url.into()));
+        KnownCluster {
+            members,
+            optime: Lsn(0),
+            config: None,
+            ..self.clone()
+        }
+    }
+
+    /// Is there nothing new to be kept?
+    pub fn keeps_the_same_as(&self, other: &KnownCluster) -> bool {
+        let kept = |k: &KnownCluster| (k.system_id, k.timeline);
+        kept(self) == kept(other) && self.leader == other.leader && self.members == other.members
+    }
+
+    /// What was kept, as the node `me` goes by it.
+    pub fn kept(mut self, me: &MemberName) -> KnownCluster {
+        self.members.remove(me);
+        while self.members.len() > MAX_KNOWN_MEMBERS {
+            self.members.pop_last();
+        }
+        self
     }
 
     /// May there be members that are not remembered?

@@ -54,6 +54,8 @@ pub struct PeerStatus {
     /// PostgreSQL accepts writes there, or may yet be made to under a proof that is still good (pgha's own field; false
     /// when a peer does not tell).
     pub may_write: bool,
+    /// The leader that it told to go on without etcd, while that binds it (pgha's own field).
+    pub failsafe_leader: Option<MemberName>,
     /// `watchdog_failed`.
     pub watchdog_failed: bool,
     /// Its tags.

@@ -76,6 +76,14 @@ pub fn living_primary(view: &View) -> Option<&MemberName> {
         .map(|(name, _)| name)
 }
 
+/// A peer that says it accepts writes, on a newer timeline than this node's.
+pub fn newer_primary(view: &View) -> Option<&MemberName> {
+    let mine = my_timeline(view);
+    answers(view)
+        .find(|(_, peer)| peer.in_recovery == Some(false) && peer.timeline > mine)
+        .map(|(name, _)| name)
+}
+
 /// An operator asked, by name, that this node take over from whoever led.
 pub fn is_manual_failover_to_me(view: &View, cluster: &ClusterView) -> bool {
     cluster

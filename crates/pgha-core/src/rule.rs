@@ -45,6 +45,12 @@ rules! {
     DcsLostStartReadOnly = 130,
     /// Maintenance mode was on when etcd was last read: nothing is touched.
     DcsLostPaused = 140,
+    /// Maintenance mode and no etcd: the mode may have been lifted and another member promoted unheard. Patroni answers health
+    /// checks as the primary for as long as it cannot read etcd; here the members are asked first.
+    DcsLostPausedAsk = 142,
+    /// Another member is a primary on a newer timeline: PostgreSQL is left alone, and health checks are not answered as the
+    /// primary.
+    DcsLostPausedOvertaken = 144,
     /// etcd does not answer, and there is nothing to start or keep.
     DcsLostWait = 150,
     /// Failsafe mode: everybody who could take over is asked whether this leader may go on without etcd. Whoever has not
@@ -185,9 +191,12 @@ rules! {
     /// The vanished key is no proof that the old leader's deadline has passed: wait until our last sight of its
     /// proof + ttl (R10).
     RaceWaitOldDeadline = 815,
-    /// Failsafe mode: this standby told a leader without etcd that it may go on for a ttl, and that is not over. An empty leader
-    /// key says nothing here: that leader cannot renew it.
+    /// Failsafe mode: this standby told a leader without etcd that it may go on for a ttl, and that is not over; or another member
+    /// says that it did. An empty leader key says nothing here: that leader cannot renew it.
     RaceFailsafeWord = 817,
+    /// Maintenance mode lifts the deadline of whoever leads. A candidate that a person names in it is not promoted beside a
+    /// leader that was not heard to have stopped.
+    RacePausedLeader = 818,
     /// Ask all members for their position.
     RaceAskPeers = 820,
     /// A primary is still alive somewhere.

@@ -68,6 +68,8 @@ pub struct NodeSpec {
     pub bootstrap_config: String,
     /// The last dynamic configuration cached on disk, to restore a lost `/config`.
     pub cached_config: Option<String>,
+    /// What was kept on disk of the cluster as it was ([`crate::effect::Effect::Remember`]).
+    pub kept_cluster: Option<KnownCluster>,
     /// What core understands of that cache: in force until etcd is read for the first time.
     pub cached_settings: Option<Settings>,
     /// `watchdog.mode` is `required`.
@@ -98,7 +100,7 @@ pub enum WatchdogView {
     Failed,
 }
 
-/// What the node remembers between cycles. All of it may be lost in a crash without harm.
+/// What the node remembers between cycles. All of it may be lost in a crash without harm; of `known` a part is kept on disk.
 #[derive(Clone, PartialEq, Debug, Default)]
 pub struct Memory {
     /// The lease, if one is held as far as known.
@@ -145,12 +147,15 @@ pub struct Memory {
     pub scope_empty_since: Option<Mono>,
     /// The cluster as it was while somebody led.
     pub known: KnownCluster,
+    /// As it was when a part of it was last put on disk; nothing after a job that replaced the data directory.
+    pub known_kept: Option<KnownCluster>,
     /// Failsafe mode, on both sides.
     pub failsafe: Failsafe,
     /// Just before etcd was last asked for all keys, of the requests that it answered.
     pub dcs_read_at: Option<Mono>,
-    /// When maintenance mode was last read to be on.
-    pub pause_seen_at: Option<Mono>,
+    /// When a look around in maintenance mode ended last: etcd showed the mode, or did not answer and no member that does is
+    /// a newer primary.
+    pub pause_holds_at: Option<Mono>,
     /// When maintenance mode, known to be on, was read to be off.
     pub pause_lifted_at: Option<Mono>,
     /// When etcd answered with a lower revision than before: it was restored from a snapshot or replaced.
@@ -402,14 +407,17 @@ pub enum HandoverReason {
 pub enum LeadsUntil {
     /// By a proof that is good until then.
     Proven(Mono),
-    /// Maintenance mode: no limit.
-    Lifted,
+    /// Maintenance mode: no limit, as long as the daemon keeps looking. One that was stopped for a while may have missed
+    /// the end of it, so what it published before counts until then.
+    Lifted(Mono),
 }
 
 impl View {
     /// A node that knows nothing yet.
     pub fn new(now: Now, me: NodeSpec) -> View {
         let me_settings = me.cached_settings.clone().unwrap_or_default();
+        let kept = me.kept_cluster.clone().unwrap_or_default();
+        let known = kept.kept(&me.name);
         View {
             now,
             me,
@@ -419,6 +427,7 @@ impl View {
             peers: BTreeMap::new(),
             memory: Memory {
                 settings: me_settings,
+                known,
                 ..Memory::default()
             },
         }
@@ -492,11 +501,14 @@ impl View {
         let key_is_gone = self.cluster().is_some() && !self.holds_leader_key();
         self.memory.maybe_writable || (self.live_proof().is_some() && !key_is_gone)
     }
-    /// Until when this node may call itself the leader: by proof, or without limit in maintenance mode.
+    /// Until when this node may call itself the leader: by proof, or in maintenance mode for as long as it looks around.
     pub fn leads_until(&self) -> Option<LeadsUntil> {
         let paused = self.settings().pause && self.memory.maybe_writable;
-        if paused && (self.holds_leader_key() || self.cluster().is_none()) {
-            return Some(LeadsUntil::Lifted);
+        if paused
+            && (self.holds_leader_key() || self.cluster().is_none())
+            && let Some(at) = self.memory.pause_holds_at
+        {
+            return Some(LeadsUntil::Lifted(at.plus(self.settings().ttl)));
         }
         self.deadline()
             .filter(|_| self.memory.maybe_writable)
@@ -505,8 +517,7 @@ impl View {
     /// Does `/primary` answer 200 at `now`? Only while the proof holds and PostgreSQL said that it is no standby.
     pub fn answers_as_primary(&self, now: Mono) -> bool {
         let leads = match self.leads_until() {
-            Some(LeadsUntil::Proven(deadline)) => now < deadline,
-            Some(LeadsUntil::Lifted) => true,
+            Some(LeadsUntil::Proven(until) | LeadsUntil::Lifted(until)) => now < until,
             None => false,
         } || planted(self, Planted::AnswersByRoleOnly);
         leads && self.pg.says_primary()

@@ -20,6 +20,8 @@ const AUTO: &str = "postgresql.auto.conf";
 const STANDBY_SIGNAL: &str = "standby.signal";
 const RECOVERY_SIGNAL: &str = "recovery.signal";
 const DYNAMIC_JSON: &str = "patroni.dynamic.json";
+/// In the data directory: what the daemon keeps of its cluster for its next life.
+pub const KEPT_CLUSTER: &str = "pgha.cluster.json";
 /// Files that are copied to and from `*.backup`.
 const COPIED: [&str; 4] = [MAIN, BASE, HBA, IDENT];
 
@@ -158,16 +160,24 @@ pub(crate) fn set_standby_signal(data_dir: &Path, wanted: bool) -> Result<(), Er
 
 /// Writes the cached dynamic configuration when it changed.
 pub(crate) fn write_dynamic_json(data_dir: &Path, text: &str) -> Result<(), Error> {
-    let path = data_dir.join(DYNAMIC_JSON);
-    if read_optional(&path)?.as_deref() == Some(text) {
-        return Ok(());
-    }
-    atomic_write(&path, text.as_bytes(), file_mode_of(data_dir))
+    write_changed(data_dir, &data_dir.join(DYNAMIC_JSON), text)
 }
 
 /// Reads the cached dynamic configuration.
 pub(crate) fn read_dynamic_json(data_dir: &Path) -> Result<Option<String>, Error> {
     read_optional(&data_dir.join(DYNAMIC_JSON))
+}
+
+/// Writes what the daemon keeps of its cluster when it changed.
+pub(crate) fn write_kept_cluster(data_dir: &Path, text: &str) -> Result<(), Error> {
+    write_changed(data_dir, &data_dir.join(KEPT_CLUSTER), text)
+}
+
+fn write_changed(data_dir: &Path, path: &Path, text: &str) -> Result<(), Error> {
+    if read_optional(path)?.as_deref() == Some(text) {
+        return Ok(());
+    }
+    atomic_write(path, text.as_bytes(), file_mode_of(data_dir))
 }
 
 #[cfg(test)]

@@ -219,6 +219,16 @@ impl Instance {
             .await
     }
 
+    /// Writes into the data directory what the daemon keeps of its cluster ([`crate::KEPT_CLUSTER`]).
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub async fn write_kept_cluster(&self, text: &str) -> Result<(), Error> {
+        let text = text.to_string();
+        self.on_disk(move |spec| config_files::write_kept_cluster(&spec.data_dir, &text))
+            .await
+    }
+
     /// Reads that copy; `None` when there is none.
     ///
     /// # Errors

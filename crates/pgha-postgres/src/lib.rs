@@ -42,7 +42,7 @@ mod unfinished;
 mod wal;
 
 pub use child::clean_environment;
-pub use config_files::ConfigTexts;
+pub use config_files::{ConfigTexts, KEPT_CLUSTER};
 pub use conninfo::ConnInfo;
 pub use control::{ControlFile, parse_control, read_control};
 pub use error::Error;

@@ -226,6 +226,7 @@ pub(crate) fn effect_name(effect: &Effect) -> &'static str {
             Job::DiscardDataDir { .. } => "effect job: discard",
         },
         Effect::CancelJob { .. } => "effect cancel job",
+        Effect::Remember(_) => "effect remember",
         Effect::TendSync { .. } => "effect tend: synchronous names",
         Effect::Tend { items, .. } => match items.first() {
             Some(Tend::CreateSlot(_)) => "effect tend: create slot",
@@ -387,6 +388,14 @@ const NOT_DEMANDED: &[(&str, &str)] = &[
     ("synchronous names set by hand to all", LATER_SEEDS),
     ("all nodes killed", LATER_SEEDS),
     ("all nodes killed, back one by one", LATER_SEEDS),
+    (
+        "rule 144 DcsLostPausedOvertaken",
+        "seldom: a primary must be cut off from etcd before maintenance mode ends, and reach who was promoted after it",
+    ),
+    (
+        "rule 818 RacePausedLeader",
+        "seldom: a person must name a candidate in maintenance mode while its leader answers nobody",
+    ),
     (
         "leave to go on refused",
         "seldom: a listed member must hold the key or have heard another leader while the old one asks",

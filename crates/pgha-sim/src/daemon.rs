@@ -4,6 +4,8 @@
 use pgha_core::effect::FenceOrder;
 use pgha_core::event::{Event, Wake};
 use pgha_core::node::Node;
+use pgha_core::view::NodeSpec;
+use pgha_wire::kept::parse_kept;
 
 use crate::etcd::Time;
 use crate::planted::WorldDefect;
@@ -13,7 +15,10 @@ impl World {
     /// Starts the daemon of a node, attaching to a fence that is there.
     pub fn start_agent(&mut self, i: usize) {
         let now = self.node_now(i);
-        let spec = self.plan.settings.node_spec(i, &self.nodes[i].name);
+        let spec = NodeSpec {
+            kept_cluster: self.nodes[i].pg.data().and_then(|d| parse_kept(d.kept.as_ref()?).ok()),
+            ..self.plan.settings.node_spec(i, &self.nodes[i].name)
+        };
         self.new_client(i);
         let node = &mut self.nodes[i];
         node.epoch += 1;

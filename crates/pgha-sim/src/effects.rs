@@ -8,12 +8,14 @@ use std::time::Duration;
 use pgha_core::cluster::MemberState;
 use pgha_core::effect::Effect;
 use pgha_core::event::{Event, OpId};
+use pgha_core::failsafe;
 use pgha_core::peer::{PeerStatus, PeerView};
 use pgha_core::pg::SqlRole;
 use pgha_core::plan;
 use pgha_core::request::Answer;
 use pgha_core::units::{MemberName, Mono};
 use pgha_core::view::TimelineEnd;
+use pgha_wire::kept::render_kept;
 
 use crate::client::Wish;
 use crate::counters::effect_name;
@@ -74,6 +76,8 @@ impl World {
                 node.fired = false;
                 self.set_fence_alarm(i);
                 self.tend_watchdog(i, order);
+                // A deadline that lies in the past is taken too, and is due at once.
+                self.fence_looks(i);
             }
             Effect::StartJob { op, job } if self.is_forbidden_by_watchdog(i, &job) => self.refuse_job(i, op),
             Effect::StartJob { op, job } => {
@@ -83,6 +87,11 @@ impl World {
             }
             Effect::CancelJob { op } => self.cancel_job(i, op),
             Effect::Tend { op, items } => self.tend(i, epoch, op, &items),
+            Effect::Remember(known) => {
+                if let Some(data) = self.nodes[i].pg.data_mut() {
+                    data.kept = render_kept(&known);
+                }
+            }
             Effect::TendSync { op, task } => self.tend_sync(i, epoch, op, &task),
             Effect::Answer {
                 id,
@@ -144,6 +153,7 @@ impl World {
             in_recovery: facts.map(|f| matches!(f.role, SqlRole::Standby(_))),
             lsn: facts.and_then(|f| f.lsn()),
             may_write: view.may_write(),
+            failsafe_leader: failsafe::word(view).map(|word| word.leader.clone()),
             watchdog_failed: false,
             tags: view.me.tags.clone(),
         })

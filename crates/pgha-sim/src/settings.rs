@@ -389,6 +389,7 @@ impl SimSettings {
             may_bootstrap: true,
             bootstrap_config: self.dynamic_json(),
             cached_config: None,
+            kept_cluster: None,
             cached_settings: Some(self.dynamic()),
             watchdog_required: self.watchdog_required,
             use_pg_rewind: Some(self.use_pg_rewind),

@@ -17,6 +17,12 @@ pub enum WireError {
         /// The text, cut.
         found: String,
     },
+    /// The file with what a daemon keeps of its cluster.
+    #[error("what was kept of the cluster cannot be read: {reason}")]
+    Kept {
+        /// What is wrong with it.
+        reason: String,
+    },
     /// A peer's answer is not the status of a node.
     #[error("peer's status cannot be read: {reason}")]
     Peer {

@@ -4,6 +4,7 @@ pub mod commit;
 pub mod config;
 pub mod error;
 pub mod isotime;
+pub mod kept;
 pub mod keys;
 pub mod kv;
 pub mod limits;

@@ -22,6 +22,8 @@ pub const MAX_STATUS_BYTES: usize = 1024 * 1024;
 pub const MAX_SYNC_BYTES: usize = 256 * 1024;
 /// Bytes of `/failsafe`.
 pub const MAX_FAILSAFE_BYTES: usize = 512 * 1024;
+/// Bytes of the file with what a daemon keeps of its cluster.
+pub const MAX_KEPT_BYTES: usize = 1024 * 1024;
 /// Bytes of a request body of the REST API.
 pub const MAX_BODY_BYTES: usize = 1024 * 1024;
 /// Bytes of a peer's answer.

@@ -108,7 +108,7 @@ fn no_write_goes_to_a_leader_whose_proof_has_run_out() {
 #[test]
 fn no_write_goes_to_a_leader_that_is_still_in_recovery() {
     let promoting = NodeStatus {
-        leader_until: LeaderUntil::Lifted,
+        leader_until: LeaderUntil::Lifted(NOW.plus(Duration::from_secs(1))),
         role: MemberRole::Promoted,
         ..standby()
     };
@@ -167,7 +167,7 @@ fn in_pause_without_etcd_a_primary_whose_deadline_is_lifted_serves_on() {
     let paused = NodeStatus {
         pause: true,
         dcs_reachable: false,
-        leader_until: LeaderUntil::Lifted,
+        leader_until: LeaderUntil::Lifted(NOW.plus(Duration::from_secs(1))),
         ..leader()
     };
     check(

@@ -47,11 +47,13 @@ fn a_peer_that_may_still_be_promoted_says_so() {
     assert_eq!(told(standby()).ok(), Some(false));
     let promoting = NodeStatus {
         may_write: true,
+        failsafe_leader: None,
         ..standby()
     };
     assert_eq!(told(promoting).ok(), Some(true));
     let stopped = NodeStatus {
         may_write: true,
+        failsafe_leader: None,
         ..stopped()
     };
     match parse_peer(render_patroni(&stopped).as_bytes()) {

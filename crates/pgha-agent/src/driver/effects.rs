@@ -8,10 +8,12 @@ use pgha_core::effect::{Effect, FenceOrder, Tend};
 use pgha_core::event::{Event, OpId};
 use pgha_core::failsafe::Question;
 use pgha_core::job::{Job, JobFailure, JobOutcome};
+use pgha_core::known::KnownCluster;
 use pgha_core::pg::SqlRole;
 use pgha_core::plan;
 use pgha_core::sync::SyncTask;
 use pgha_core::units::MemberName;
+use pgha_wire::kept::render_kept;
 use tokio_util::sync::CancellationToken;
 
 use super::glue::{callback_action, callback_role};
@@ -63,6 +65,7 @@ impl Driver {
                 }
             }
             Effect::Tend { op, items } => self.tend(op, items),
+            Effect::Remember(known) => keep(&known, local),
             Effect::TendSync { op, task } => self.tend_sync(op, task, local),
             Effect::Callback { action, role } => self.callbacks.call(callback_action(action), callback_role(role)),
             Effect::Answer { id, answer } => {
@@ -217,4 +220,17 @@ impl Driver {
         };
         self.send_later(async move { Event::JobEnded { op, outcome } });
     }
+}
+
+/// Puts on disk what the next life of this daemon is to know of the cluster.
+fn keep(known: &KnownCluster, local: Arc<Local>) {
+    let Some(text) = render_kept(known) else { return };
+    tokio::spawn(async move {
+        if let Err(error) = local.instance.write_kept_cluster(&text).await {
+            tracing::warn!(
+                error = error.chain(),
+                "what is known of the members was not put on disk"
+            );
+        }
+    });
 }

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use pgha_api::BasicAuth;
 use pgha_core::job::Upstream;
+use pgha_core::known::KnownCluster;
 use pgha_core::pg::{PgView, SqlRole};
 use pgha_core::settings::Settings;
 use pgha_core::sync::names::NOBODY;
@@ -116,7 +117,7 @@ impl Local {
     }
 
     /// What core needs to know of the local configuration.
-    pub fn node_spec(&self, cached_config: Option<String>) -> NodeSpec {
+    pub fn node_spec(&self, cached_config: Option<String>, kept_cluster: Option<KnownCluster>) -> NodeSpec {
         let dcs = &self.config.bootstrap.dcs;
         let first: Value = cached_config
             .as_deref()
@@ -140,6 +141,7 @@ impl Local {
                 "{}".to_owned()
             },
             cached_config,
+            kept_cluster,
             cached_settings: Some(settings),
             watchdog_required: self.config.watchdog.mode == WatchdogMode::Required,
             use_pg_rewind: tunable.use_pg_rewind,

@@ -295,7 +295,7 @@ impl Driver {
         }
         self.watchdog.reconfigure(watchdog_config(&local));
         (self.parts.configure_api)(&local.config);
-        let spec = local.node_spec(self.parts.cached_config.clone());
+        let spec = local.node_spec(self.parts.cached_config.clone(), None);
         self.parts.local.store(local);
         tracing::info!("the configuration was reloaded");
         self.feed(Event::Reconfigured(Box::new(spec))).await

@@ -48,7 +48,7 @@ pub fn node_status(node: &Node, tally: &Tally, live: Option<&PgView>, next_run: 
         sync_standing: sync_standing(v),
         leader_until: match v.leads_until() {
             Some(LeadsUntil::Proven(deadline)) => LeaderUntil::Proven(deadline),
-            Some(LeadsUntil::Lifted) => LeaderUntil::Lifted,
+            Some(LeadsUntil::Lifted(until)) => LeaderUntil::Lifted(until),
             None => LeaderUntil::NotLeader,
         },
         may_write: v.may_write(),
@@ -61,6 +61,7 @@ pub fn node_status(node: &Node, tally: &Tally, live: Option<&PgView>, next_run: 
             .map_or(0, |w| u64::try_from(w.0 / 1_000_000).unwrap_or(0)),
         failsafe_enabled: v.settings().failsafe_mode,
         failsafe_active: failsafe::is_active(v),
+        failsafe_leader: failsafe::word(v).map(|word| word.leader.clone()),
         failsafe_member: cluster
             .and_then(|c| c.failsafe.as_ref())
             .is_some_and(|key| key.members.contains_key(&v.me.name)),

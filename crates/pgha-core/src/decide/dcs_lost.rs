@@ -3,20 +3,21 @@
 
 use alloc::format;
 
-use super::{Action, Decision, act, backoff, rest, rest_until, soon};
+use super::{Action, Decision, act, ask_once, backoff, rest, rest_until, soon};
 use crate::cluster::DcsView;
 use crate::effect::FenceOrder;
 use crate::failsafe;
 use crate::job::{Job, StartRole, StopMode, Upstream};
 use crate::pg::DataDir;
 use crate::planted::{Planted, planted};
+use crate::race;
 use crate::rule::Rule;
 use crate::units::Mono;
 use crate::view::View;
 
 pub(super) fn decide(v: &View) -> Decision {
     if v.settings().pause && !planted(v, Planted::DemoteInPause) {
-        return rest(Rule::DcsLostPaused, "PAUSE: DCS is not accessible");
+        return decide_paused(v);
     }
     if v.pg.is_running() {
         if v.pg.says_standby() || !v.memory.maybe_writable {
@@ -49,6 +50,35 @@ pub(super) fn decide(v: &View) -> Decision {
             wake_at: until,
             ..rest(Rule::DcsLostWait, "DCS is not accessible")
         },
+    }
+}
+
+/// Nothing is touched. But the mode may be over, and another member promoted, without this node having heard of it: a primary
+/// asks before it answers health checks as one for longer.
+fn decide_paused(v: &View) -> Decision {
+    let members = || {
+        v.memory
+            .known
+            .members
+            .keys()
+            .filter(|name| race::address(v, name).is_some())
+    };
+    if v.memory.maybe_writable
+        && let Some(ask) = ask_once(
+            v,
+            Rule::DcsLostPausedAsk,
+            members().cloned().collect(),
+            "PAUSE: DCS is not accessible: asking all members whether there is another primary",
+        )
+    {
+        return ask;
+    }
+    match race::newer_primary(v) {
+        Some(name) => rest(
+            Rule::DcsLostPausedOvertaken,
+            format!("PAUSE: DCS is not accessible, and {name} is a primary on a newer timeline"),
+        ),
+        None => rest(Rule::DcsLostPaused, "PAUSE: DCS is not accessible"),
     }
 }
 

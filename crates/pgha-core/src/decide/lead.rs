@@ -3,9 +3,10 @@
 use alloc::format;
 use alloc::string::String;
 
-use super::{Action, Decision, act, ask_once, backoff, dcs_lost, hold_leader_key_if_due, rest, rest_until, soon};
+use super::{
+    Action, Decision, act, ask_once, backoff, dcs_lost, hold_leader_key_if_due, no_leader, rest, rest_until, soon,
+};
 use crate::cluster::{ClusterView, FailoverKey};
-use crate::failsafe;
 use crate::job::{Job, StartRole, StopMode};
 use crate::planted::{Planted, planted};
 use crate::race;
@@ -131,7 +132,7 @@ fn decide_primary(v: &View, c: &ClusterView) -> Decision {
 /// A standby that took the key is promoted; an unfit one gives it back, and in maintenance mode everybody who was not named:
 /// the mode may have come between taking the key and the promotion.
 fn decide_standby(v: &View, c: &ClusterView) -> Decision {
-    if let Some(wait) = wait_for_word(v) {
+    if let Some(wait) = no_leader::wait_for_word(v, Rule::LeadFailsafeWord) {
         return wait;
     }
     let named = c
@@ -201,22 +202,6 @@ fn decide_standby(v: &View, c: &ClusterView) -> Decision {
         Action::Begin(Job::Promote),
         "promoted self to leader by acquiring session lock",
     )
-}
-
-/// A write that takes the key can arrive late, after this node gave its word to the leader before it. The key is neither used
-/// nor given up meanwhile: the mark of a release would tell everybody not to wait for that leader.
-pub(super) fn wait_for_word(v: &View) -> Option<Decision> {
-    let word = failsafe::word(v)?;
-    let because = format!(
-        "failsafe mode: {} was told that it may go on as the leader for another {} ms",
-        word.leader,
-        word.until.since(v.now.mono).as_millis()
-    );
-    Some(rest_until(
-        Rule::LeadFailsafeWord,
-        because,
-        word.until.min(v.now.mono.plus(super::RACE_POLL)),
-    ))
 }
 
 // ---- what operators want ----

@@ -12,7 +12,7 @@ use crate::planted::{Planted, planted};
 use crate::race::{self, NotHealthiest};
 use crate::rule::Rule;
 use crate::units::{MemberName, Mono};
-use crate::view::{View, WatchdogView};
+use crate::view::{ProofSight, View, WatchdogView};
 
 /// How long the old leader leaves the race to others after a hand-over.
 const STEP_DOWN_GRACE: Duration = Duration::from_secs(2);
@@ -81,7 +81,7 @@ fn decide_running_primary(v: &View, c: &ClusterView) -> Decision {
         );
     }
     if v.settings().pause {
-        if let Some(wait) = wait_for_word(v) {
+        if let Some(wait) = wait_for_word(v, Rule::RaceFailsafeWord) {
             return wait;
         }
         return match c.initialize {
@@ -116,7 +116,7 @@ fn decide_running_primary(v: &View, c: &ClusterView) -> Decision {
     if let Some(name) = race::living_primary(v) {
         return stale(v, format!("Primary ({name}) is still alive"));
     }
-    if let Some(wait) = wait_for_word(v) {
+    if let Some(wait) = wait_for_word(v, Rule::RaceFailsafeWord) {
         return wait;
     }
     if v.memory.proof.is_none()
@@ -221,14 +221,21 @@ fn wait_old_deadline_or_ask(v: &View, c: &ClusterView) -> Option<Decision> {
     ) {
         return Some(ask);
     }
-    wait_for_word(v).or_else(|| wait_for_old_leader(v, c))
+    wait_for_word(v, Rule::RaceFailsafeWord)
+        .or_else(|| wait_for_paused_leader(v, c))
+        .or_else(|| wait_for_old_leader(v, c))
 }
 
-/// The leader that this node told to go on may do so until then.
-fn wait_for_word(v: &View) -> Option<Decision> {
-    let word = failsafe::word(v)?;
+/// The leader that this node told to go on may do so until then, and so may one that another member told. That one may have
+/// been listed by the leader when this node was not, for instance in an etcd that was restored since.
+pub(super) fn wait_for_word(v: &View, rule: Rule) -> Option<Decision> {
+    let Some(word) = failsafe::word(v) else {
+        let (member, leader) = failsafe::word_of_another(v)?;
+        let because = format!("failsafe mode: {member} has told {leader} that it may go on as the leader");
+        return Some(soon(v, rule, because));
+    };
     Some(rest_until(
-        Rule::RaceFailsafeWord,
+        rule,
         format!(
             "failsafe mode: {} was told that it may go on as the leader for another {} ms",
             word.leader,
@@ -266,10 +273,10 @@ fn old_leader<'a>(v: &'a View, c: &'a ClusterView) -> Option<&'a MemberName> {
     writer.or_else(|| v.memory.sight.as_ref()?.holder.as_ref())
 }
 
-/// The last proof that was seen is from maintenance mode: no deadline has ended what its leader does.
+/// The last proof that was seen may be from maintenance mode: no deadline has ended what its leader does.
 fn led_in_pause(v: &View) -> bool {
     let sight = v.memory.sight.as_ref().map(|s| s.at);
-    v.memory.pause_seen_at.is_some_and(|at| sight <= Some(at))
+    v.settings().pause || v.memory.pause_lifted_at.is_some_and(|at| sight <= Some(at))
 }
 
 /// R10: until when a leader that vanished without a release marker may still believe in its lease.
@@ -298,22 +305,49 @@ fn old_deadline(v: &View, c: &ClusterView) -> Option<Mono> {
         // The keys tell of a leader of long ago: who led when the store was replaced is not known, nor asked.
         return Some(until);
     }
-    if c.status.as_ref().is_some_and(|s| s.released) {
-        return None;
-    }
     let sight = v.memory.sight.as_ref()?;
-    if let Some(name) = old_leader(v, c) {
-        if *name == v.me.name && v.memory.proof.is_none() {
-            // We were the leader in an earlier life of this daemon; PostgreSQL is a standby here now.
-            return None;
-        }
-        if race::answer(v, name).is_some_and(race::no_longer_primary) {
-            return None;
-        }
+    if tells_of_the_last_leader(v, c, sight) && has_ended(v, c) {
+        return None;
     }
     // A leader in maintenance mode stops when it hears that the mode is over, and is given the time to hear it.
     let lifted = v.memory.pause_lifted_at.filter(|_| led_in_pause(v));
     Some(lifted.map_or(sight.at, |at| at.max(sight.at)).plus(v.longest_ttl()))
+}
+
+/// Can etcd be believed about who led last? What a daemon reads first may be as old as the snapshot that etcd was restored
+/// from. Then everybody who is known has to answer, so that a promotion since would be heard of.
+fn tells_of_the_last_leader(v: &View, c: &ClusterView, sight: &ProofSight) -> bool {
+    sight.witnessed
+        || race::askable_or_known(v, c)
+            .iter()
+            .all(|name| race::answer(v, name).is_some())
+}
+
+/// Is it certain that whoever proved leadership last writes no more? By its mark when it released the key, by its own answer,
+/// or because it was this node, which runs a standby now.
+fn has_ended(v: &View, c: &ClusterView) -> bool {
+    if c.status.as_ref().is_some_and(|s| s.released) {
+        return true;
+    }
+    old_leader(v, c).is_some_and(|name| {
+        (*name == v.me.name && v.memory.proof.is_none()) || race::answer(v, name).is_some_and(race::no_longer_primary)
+    })
+}
+
+/// In maintenance mode no deadline ends what its leader does, not even for a candidate that a person named.
+fn wait_for_paused_leader(v: &View, c: &ClusterView) -> Option<Decision> {
+    if !v.settings().pause || !led_in_pause(v) || has_ended(v, c) {
+        return None;
+    }
+    let name = old_leader(v, c)?;
+    Some(soon(
+        v,
+        Rule::RacePausedLeader,
+        format!(
+            "{name} led in maintenance mode, which sets it no deadline, and does not say that it accepts no writes. \
+             Stop PostgreSQL there, or end maintenance mode"
+        ),
+    ))
 }
 
 fn decide_race(v: &View, c: &ClusterView) -> Decision {

@@ -4,7 +4,7 @@ use alloc::format;
 use core::time::Duration;
 
 use super::{
-    Action, Decision, act, ask_once, backoff, follow, handover, hold_leader_key_if_due, lead, no_data_dir, rest,
+    Action, Decision, act, ask_once, backoff, follow, handover, hold_leader_key_if_due, no_data_dir, no_leader, rest,
     rest_until, scope_lost, soon, upstream, wanted_upstream,
 };
 use crate::cluster::{ClusterView, Initialize, MemberRole};
@@ -69,7 +69,7 @@ fn decide_leading(v: &View, c: &ClusterView, control: &ControlData) -> Decision 
             "PostgreSQL is down and my leadership is not proven",
         );
     }
-    if let Some(wait) = lead::wait_for_word(v) {
+    if let Some(wait) = no_leader::wait_for_word(v, Rule::LeadFailsafeWord) {
         return wait;
     }
     if let Some(plan) = &v.memory.handover
@@ -466,7 +466,7 @@ fn found_scope(v: &View, c: &ClusterView, control: &ControlData) -> Option<Decis
     if overtaken {
         return None;
     }
-    if let Some(wait) = lead::wait_for_word(v) {
+    if let Some(wait) = no_leader::wait_for_word(v, Rule::LeadFailsafeWord) {
         return Some(wait);
     }
     if let Err(reason) = scope_lost::everybody_answered(v) {

@@ -157,9 +157,6 @@ impl Node {
             if config.settings.ttl < m.settings.ttl {
                 m.longer_ttl = Some((m.settings.ttl, now.plus(m.settings.ttl)));
             }
-            if config.settings.pause {
-                m.pause_seen_at = Some(now);
-            }
             if m.settings.pause && !config.settings.pause {
                 m.pause_lifted_at = Some(now);
             }

@@ -52,6 +52,8 @@ impl Node {
         };
         let now = self.view.now.mono;
         self.view.memory.job_ended_at = now;
+        // A job may have replaced the data directory, and the file in it.
+        self.view.memory.known_kept = None;
         if let Some(wish) = &mut self.view.memory.wishes.reinitialize {
             // The force was meant for the job that ran when it was asked for.
             wish.force = false;

@@ -13,6 +13,7 @@ mod fold;
 mod jobs;
 mod perform;
 
+use alloc::boxed::Box;
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 use core::time::Duration;
@@ -24,8 +25,10 @@ use crate::decide::{Action, Decision, POLL, decide};
 use crate::effect::{Effect, FenceOrder};
 use crate::event::{Event, OpId, Wake};
 use crate::job::Job;
+use crate::pg::DataDir;
 use crate::plan;
 use crate::planted::{Planted, planted};
+use crate::race;
 use crate::sync::{self, plan::Change};
 use crate::units::{Mono, Now};
 use crate::view::{CycleFacts, Handover, NodeSpec, View};
@@ -300,6 +303,8 @@ impl Node {
             }
         }
         self.tend_sync(out);
+        self.remember(out);
+        self.note_pause();
         self.phase = Phase::Idle;
         self.cycle_ended = self.view.now.mono;
         if let Some((code, reason, leave_running)) = self.exiting.take() {
@@ -309,6 +314,31 @@ impl Node {
                 leave_running,
             });
             self.again = false;
+        }
+    }
+
+    /// For how long a primary in maintenance mode answers health checks as one counts from here.
+    fn note_pause(&mut self) {
+        let v = &mut self.view;
+        let overtaken = v.cluster().is_none() && race::newer_primary(v).is_some();
+        v.memory.pause_holds_at = (v.settings().pause && !overtaken).then_some(v.now.mono);
+    }
+
+    /// What another life of this daemon has to know goes to disk when it has changed.
+    fn remember(&mut self, out: &mut Vec<Effect>) {
+        let v = &mut self.view;
+        if v.memory.job.is_some() || !matches!(v.pg.data_dir, DataDir::Present(_)) || v.memory.known.system_id.is_none()
+        {
+            return;
+        }
+        let known = &v.memory.known;
+        if v.memory
+            .known_kept
+            .as_ref()
+            .is_none_or(|kept| !known.keeps_the_same_as(kept))
+        {
+            out.push(Effect::Remember(Box::new(known.to_keep(&v.me.name, &v.me.api_url))));
+            v.memory.known_kept = Some(known.clone());
         }
     }
 
@@ -349,18 +379,26 @@ impl Node {
 
     /// What the fence must enforce now; `None` when what it was told last still holds.
     fn fence_order(&self) -> Option<FenceOrder> {
-        let m = &self.view.memory;
+        let (m, now) = (&self.view.memory, self.view.now.mono);
+        let deadline = self.view.deadline();
+        if m.maybe_writable && self.view.settings().pause {
+            return Some(FenceOrder::Paused);
+        }
         if m.maybe_writable {
-            return match (self.view.settings().pause, self.view.deadline(), m.fence) {
-                (true, _, _) => Some(FenceOrder::Paused),
-                (false, Some(deadline), _) => Some(FenceOrder::Until(deadline)),
+            return match (deadline, m.fence) {
+                // Maintenance mode is over, and the cycle that heard of it may yet prove that nobody has taken over.
+                (_, Some(FenceOrder::Paused))
+                    if deadline.is_none_or(|at| at <= now) && !matches!(self.phase, Phase::Idle) =>
+                {
+                    None
+                }
+                (None, Some(FenceOrder::Paused)) => Some(FenceOrder::Until(now)),
+                (Some(deadline), _) => Some(FenceOrder::Until(deadline)),
                 // A primary found running: it has as long as a proof lasts to show that it leads.
-                (false, None, None | Some(FenceOrder::StandbyOnly)) => Some(FenceOrder::Until(
-                    self.view.now.mono.plus(self.view.settings().proof_lifetime()),
-                )),
-                // Maintenance mode was lifted, at a time not known here, and nothing proves that nobody was promoted since.
-                (false, None, Some(FenceOrder::Paused)) => Some(FenceOrder::Until(self.view.now.mono)),
-                (false, None, Some(FenceOrder::Until(_))) => None,
+                (None, None | Some(FenceOrder::StandbyOnly)) => {
+                    Some(FenceOrder::Until(now.plus(self.view.settings().proof_lifetime())))
+                }
+                (None, Some(FenceOrder::Until(_))) => None,
             };
         }
         let idle = self.view.pg.says_standby() || !self.view.pg.is_running() || self.view.memory.job.is_some();

@@ -235,6 +235,44 @@ pub fn bootstrap(answers: &[&'static str]) -> Situation {
     )
 }
 
+/// Maintenance mode without etcd: what the others say of a newer primary.
+pub fn paused_without_etcd() -> Situation {
+    situation(
+        "paused, without etcd",
+        &[
+            (Part::Etcd, &["etcd unreachable", "etcd not-read"]),
+            (Part::Members, &[TWO]),
+            (Part::Leader, &["", "leader a", "leader b"]),
+            (Part::Settings, &["settings pause=yes"]),
+            (
+                Part::Pg,
+                &[
+                    "pg primary",
+                    "pg primary tl=2",
+                    "pg silent primary",
+                    "pg standby",
+                    "pg down primary",
+                ],
+            ),
+            (Part::Known, &["", "known leader=b members=b"]),
+            (
+                Part::Peers,
+                &[
+                    "",
+                    "asked",
+                    "peer b primary tl=2",
+                    "peer b primary",
+                    "peer b standby",
+                    "peer b unreachable",
+                ],
+            ),
+            (Part::Writable, WRITABLE),
+            (Part::Proof, PROOFS),
+            (Part::Terminating, BOTH),
+        ],
+    )
+}
+
 pub fn without_etcd() -> Situation {
     situation(
         "without etcd",

@@ -116,6 +116,7 @@ pub fn all() -> Vec<Situation> {
         other::nothing_here(),
         other::bootstrap(&two),
         other::without_etcd(),
+        other::paused_without_etcd(),
         other::jobs(&two),
         other::system_id(),
         other::scope_lost(&three),

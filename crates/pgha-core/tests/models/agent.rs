@@ -22,6 +22,7 @@ pub fn is_breakable(effect: &Effect) -> bool {
         | Effect::AskFailsafe { .. }
         | Effect::GrantLease { .. }
         | Effect::SetFence(_)
+        | Effect::Remember(_)
         | Effect::CancelJob { .. }
         | Effect::Tend { .. }
         | Effect::TendSync { .. }
@@ -164,7 +165,7 @@ impl State {
                 self.machines[node].gone = true;
                 None
             }
-            Effect::SetFence(_) | Effect::Callback { .. } | Effect::Answer { .. } => None,
+            Effect::SetFence(_) | Effect::Remember(_) | Effect::Callback { .. } | Effect::Answer { .. } => None,
         }
     }
 

@@ -231,6 +231,7 @@ impl Postgres {
             in_recovery: self.running.then_some(!self.primary),
             lsn: self.running.then_some(self.end),
             may_write,
+            failsafe_leader: None,
             watchdog_failed: false,
             tags: Tags::default(),
         }

@@ -82,6 +82,8 @@ impl Drive {
             match (lines.last_mut(), &effect) {
                 // The two halves of one look belong together.
                 (Some(last), Effect::Observe { .. }) if last == "read etcd" => last.push_str(", observe"),
+                // Nothing waits for it, and it changes with every member that comes: a scenario asks for it.
+                (_, Effect::Remember(_)) => {}
                 _ => lines.push(text),
             }
             self.effects.push(effect);
@@ -114,6 +116,7 @@ impl Drive {
                 self.job = Some(Open { op, effect, sent_at });
             }
             Effect::SetFence(_)
+            | Effect::Remember(_)
             | Effect::CancelJob { .. }
             | Effect::Callback { .. }
             | Effect::Answer { .. }
@@ -205,6 +208,7 @@ impl Drive {
             }
             Effect::Tend { .. }
             | Effect::SetFence(_)
+            | Effect::Remember(_)
             | Effect::StartJob { .. }
             | Effect::CancelJob { .. }
             | Effect::Callback { .. }
@@ -402,6 +406,12 @@ impl Drive {
     }
 
     /// Time allowed for each open effect.
+    /// What was last put on disk.
+    pub fn kept(&self) -> Vec<String> {
+        let kept = self.effects.iter().rev().find(|e| matches!(e, Effect::Remember(_)));
+        kept.map(render::effect).into_iter().collect()
+    }
+
     pub fn budgets(&self) -> Vec<String> {
         let budget = |e: &Effect| match e {
             Effect::ReadDcs { budget, .. }
@@ -414,6 +424,7 @@ impl Drive {
             Effect::Tend { .. }
             | Effect::TendSync { .. }
             | Effect::SetFence(_)
+            | Effect::Remember(_)
             | Effect::StartJob { .. }
             | Effect::CancelJob { .. }
             | Effect::Callback { .. }
@@ -447,6 +458,7 @@ fn general(effect: &Effect) -> &'static str {
         Effect::Tend { .. } => "tend",
         Effect::TendSync { .. } => "sync",
         Effect::SetFence(_)
+        | Effect::Remember(_)
         | Effect::StartJob { .. }
         | Effect::CancelJob { .. }
         | Effect::Callback { .. }

@@ -24,6 +24,7 @@ pub fn set(w: &mut World, directive: &str, line: &mut Line) -> Result<bool, Stri
     match directive {
         "proof" => proof(w, line)?,
         "sight" => sight(w, line)?,
+        "lifted" => w.memory.pause_lifted_at = Some(w.age(line)?),
         "fence" => w.memory.fence = fence_order(w, line)?,
         "job" => job(w, line)?,
         "handover" => handover(w, line)?,

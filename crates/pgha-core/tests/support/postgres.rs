@@ -317,6 +317,7 @@ fn peer(w: &mut World, line: &mut Line) -> Result<(), String> {
         in_recovery: Some(true),
         lsn: Some(line.lsn("lsn")?.unwrap_or(LSN)),
         may_write: line.flag("may_write"),
+        failsafe_leader: line.value("failsafe_leader").as_deref().map(Into::into),
         watchdog_failed: line.flag("watchdog_failed"),
         tags: Tags::default(),
     };

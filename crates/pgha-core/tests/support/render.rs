@@ -87,6 +87,10 @@ pub fn effect(effect: &Effect) -> String {
         Effect::KeepLease { lease, .. } => format!("keep lease {}", lease.0),
         Effect::Commit { commit: c, .. } => commit(c),
         Effect::SetFence(order) => fence(*order),
+        Effect::Remember(known) => {
+            let names: Vec<MemberName> = known.members.keys().cloned().collect();
+            format!("remember {}", list(&names))
+        }
         Effect::StartJob { job, .. } => format!("start job: {}", jobs::render(job)),
         Effect::CancelJob { .. } => "cancel job".into(),
         Effect::Tend { items, .. } => {

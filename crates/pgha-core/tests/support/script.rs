@@ -2,7 +2,7 @@
 //!
 //! Blocks are separated by blank lines. A block begins with a comment that says the situation and why it matters, or
 //! is `define NAME`, whose lines `like NAME` runs in later blocks without telling what came of them. Then: directives (facts), `decide`,
-//! `check ...`, and for a driven node `on ...`, `run [to KIND]`, `show` and `budgets`. What they give follows in lines
+//! `check ...`, and for a driven node `on ...`, `run [to KIND]`, `show`, `kept` and `budgets`. What they give follows in lines
 //! that begin with `>`.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -109,7 +109,7 @@ impl Block {
             }
             "decide" => Ok(self.decide(rules)),
             "check" => checks::run(&self.world, &mut Line::parse(rest)?),
-            "on" | "run" | "show" | "budgets" => self.drive(command, rest, rules),
+            "on" | "run" | "show" | "kept" | "budgets" => self.drive(command, rest, rules),
             _ => {
                 self.world.set(text)?;
                 Ok(Vec::new())
@@ -138,6 +138,7 @@ impl Block {
                 drive.run(world, until.as_deref())?
             }
             "show" => vec![drive.show(world)],
+            "kept" => drive.kept(),
             _ => drive.budgets(),
         };
         line.done()?;

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use pgha_core::cluster::{ClusterView, ConfigKey, DcsView, Initialize};
+use pgha_core::known::KnownCluster;
 use pgha_core::peer::PeerView;
 use pgha_core::pg::PgView;
 use pgha_core::settings::{Settings, StandbyCluster, SynchronousMode};
@@ -252,6 +253,14 @@ impl World {
                 ..Settings::default()
             });
         }
+        if let Some(names) = line.value("kept") {
+            let known = |name: &str| (MemberName::from(name), Some(api_url(name)));
+            me.kept_cluster = Some(KnownCluster {
+                system_id: Some(SYSTEM_ID),
+                members: names.split('+').map(known).collect(),
+                ..KnownCluster::default()
+            });
+        }
         me.cached_config = line.value("cached_config").or(me.cached_config.take());
         set_tags(&mut me.tags, line)
     }
@@ -267,6 +276,7 @@ pub fn node_spec(name: &str) -> NodeSpec {
         may_bootstrap: true,
         bootstrap_config: r#"{"from":"bootstrap.dcs"}"#.into(),
         cached_config: None,
+        kept_cluster: None,
         cached_settings: None,
         watchdog_required: false,
         use_pg_rewind: None,

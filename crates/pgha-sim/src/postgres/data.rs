@@ -56,6 +56,8 @@ pub struct Data {
     pub to_archive: u64,
     /// The history file of its timeline is not archived yet.
     pub history_to_archive: bool,
+    /// The file in which a daemon keeps what it knows of the cluster.
+    pub kept: Option<String>,
 }
 
 /// A physical replication slot.
@@ -86,6 +88,7 @@ impl Data {
             slots: BTreeMap::new(),
             to_archive: 0,
             history_to_archive: false,
+            kept: None,
         }
     }
 

@@ -58,6 +58,8 @@ pub struct NodeStatus {
     pub failsafe_enabled: bool,
     /// Failsafe mode keeps the cluster going right now.
     pub failsafe_active: bool,
+    /// Whom this node told that it may go on as the leader without etcd, while that binds it.
+    pub failsafe_leader: Option<MemberName>,
     /// This node is listed in `/failsafe`.
     pub failsafe_member: bool,
     /// The leader's position in `/status`.
@@ -110,9 +112,9 @@ pub enum LeaderUntil {
     NotLeader,
     /// It holds the leader key, by a proof that is good until then.
     Proven(Mono),
-    /// It leads without a deadline: in maintenance mode with the leader key or with etcd out of reach, or under a
-    /// failsafe grant.
-    Lifted,
+    /// It leads in maintenance mode, with the leader key or with etcd out of reach: good until then unless the daemon has
+    /// looked again.
+    Lifted(Mono),
 }
 
 impl LeaderUntil {
@@ -120,8 +122,7 @@ impl LeaderUntil {
     pub fn holds(self, now: Mono) -> bool {
         match self {
             LeaderUntil::NotLeader => false,
-            LeaderUntil::Proven(deadline) => deadline > now,
-            LeaderUntil::Lifted => true,
+            LeaderUntil::Proven(until) | LeaderUntil::Lifted(until) => until > now,
         }
     }
 }
@@ -302,6 +303,9 @@ fn put_own(status: &NodeStatus, put: &mut impl FnMut(&str, Value)) {
         own.insert("job".to_owned(), job.as_str().into());
     }
     // A primary says so by its role. Of any other, peers in a race must know that it may still become one.
+    if let Some(leader) = &status.failsafe_leader {
+        own.insert("failsafe_leader".to_owned(), leader.as_str().into());
+    }
     if status.may_write && status.shown_role() != MemberRole::Primary {
         own.insert("may_write".to_owned(), true.into());
     }
@@ -357,6 +361,7 @@ pub fn parse_peer(body: &[u8]) -> Result<PeerStatus, WireError> {
     }
     let json: Map<String, Value> = serde_json::from_slice(body).map_err(|e| wrong(format!("no JSON object: {e}")))?;
     let text = |key: &str| json.get(key).and_then(Value::as_str);
+    let own = |key: &str| json.get("pgha")?.get(key);
     let patroni = |key: &str| json.get("patroni")?.get(key)?.as_str();
     let mut status = PeerStatus {
         name: patroni("name").map(MemberName::new),
@@ -372,10 +377,8 @@ pub fn parse_peer(body: &[u8]) -> Result<PeerStatus, WireError> {
             .map(Timeline),
         in_recovery: None,
         lsn: None,
-        may_write: json
-            .get("pgha")
-            .and_then(|own| own.get("may_write"))
-            .is_some_and(is_truthy),
+        may_write: own("may_write").is_some_and(is_truthy),
+        failsafe_leader: own("failsafe_leader").and_then(Value::as_str).map(MemberName::new),
         watchdog_failed: json.get("watchdog_failed").is_some_and(is_truthy),
         tags: json
             .get("tags")

@@ -133,6 +133,7 @@ fn node(member: &str, state: MemberState, role: MemberRole, sql: Option<SqlFacts
         dcs_last_seen_s: 1_767_272_400,
         failsafe_enabled: false,
         failsafe_active: false,
+        failsafe_leader: None,
         failsafe_member: false,
         optime: Some(Lsn(50_331_648)),
         maximum_lag_on_failover: 1_048_576,
