@@ -9,10 +9,10 @@ use pgha_core::view::WatchdogView;
 
 use crate::etcd::Time;
 use crate::planted::WorldDefect;
-use crate::world::{Happening, MS, SEC, World};
+use crate::world::{Happening, MS, SEC, World, nanos};
 
 /// How long before the lease's end it fires, as `safety_margin` is by default.
-const MARGIN: u64 = 5;
+const MARGIN: Time = 5 * SEC;
 /// How long a machine needs to come up again.
 const BOOT: Time = 20 * SEC;
 
@@ -32,8 +32,11 @@ impl World {
             return;
         }
         let works = self.nodes[i].watchdog.broken == 0;
+        // The timeout follows the ttl that the daemon goes by: set anew as it is fed.
+        let ttl = self.nodes[i].agent.as_ref().map(|agent| agent.view().settings().ttl);
+        let timeout = nanos(ttl.unwrap_or_default()).saturating_sub(MARGIN);
         let fires_at = match order {
-            FenceOrder::Until(_) if works => Some(self.now + self.plan.settings.ttl.saturating_sub(MARGIN) * SEC),
+            FenceOrder::Until(_) if works => Some(self.now + timeout),
             // It is not fed any more: what was armed fires.
             FenceOrder::Until(_) => self.nodes[i].watchdog.fires_at,
             FenceOrder::StandbyOnly | FenceOrder::Paused => None,

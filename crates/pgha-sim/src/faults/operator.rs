@@ -2,8 +2,10 @@
 
 use pgha_core::cluster::Initialize;
 use pgha_core::commit::Key;
+use pgha_core::effect::FenceOrder;
 use pgha_core::event::{Event, Wake};
 use pgha_core::history_time::render;
+use pgha_core::node::Node;
 use pgha_core::request::{Request, RequestId, RestartRequest};
 use pgha_core::units::Wall;
 use pgha_wire::keys;
@@ -164,6 +166,12 @@ fn hand_over(w: &mut World, candidate: Option<usize>, in_ms: Option<i64>) {
     w.put_key(&Key::Failover, value + "}");
 }
 
+/// Does a running daemon go by maintenance mode, whatever etcd says?
+fn believes_in_pause(node: &SimNode) -> bool {
+    let goes_by_it = |agent: &Node| agent.view().settings().pause;
+    node.agent_runs() && node.agent.as_ref().is_some_and(goes_by_it)
+}
+
 fn reinitialize(w: &mut World, hit: &Hit, force: bool) {
     let from_leader = false;
     w.request(hit.node, Request::Reinitialize { force, from_leader });
@@ -232,14 +240,11 @@ impl World {
     /// etcd. In maintenance mode a primary has no deadline by the operator's will; who lifts it behind the back of one that
     /// cannot hear of it has two primaries, here as with Patroni. What is left is lifted when the faults are over.
     pub(crate) fn lift_pause(&mut self) {
-        let answered = |i: usize| (0..MEMBERS).all(|m| self.reaches_member(i, m) && self.hears_member(i, m));
-        let attended = |i: usize| self.nodes[i].agent_runs() && answered(i);
-        let unattended = |i: &usize| self.nodes[*i].pg.is_writable() && !attended(*i);
-        let nodes = 0..self.nodes.len();
+        let unattended = (0..self.nodes.len()).any(|i| self.is_unattended(i));
         // The same when something happens to it in the seconds until it has heard.
         let soon = self.now..self.now + HEARD_WITHIN;
         let in_peace = !self.plan.faults.iter().any(|fault| soon.contains(&fault.at));
-        if in_peace && self.operator.pauses == 0 && self.operator.paused && !nodes.into_iter().any(|i| unattended(&i)) {
+        if in_peace && self.operator.pauses == 0 && self.operator.paused && !unattended {
             self.operator.paused = false;
             self.put_configuration();
             // Until a primary has heard it has no deadline, so an operator asks again until it has; one read may be stale.
@@ -253,16 +258,26 @@ impl World {
     }
 
     /// Looks whether maintenance mode is on after all: an etcd that was restored may say so again, and one that was full has
-    /// refused to be told otherwise.
+    /// refused to be told otherwise. One that was emptied says nothing, and then the daemons go by what they read last and the
+    /// next leader writes that back: who wants the mode lifted has to write `/config` anew.
     fn look_at_configuration(&mut self) {
-        if let Some(config) = &self.read_cluster().config {
-            self.operator.paused = config.text.contains(r#""pause":true"#);
-        }
+        self.operator.paused = match &self.read_cluster().config {
+            Some(config) => config.text.contains(r#""pause":true"#),
+            None => self.nodes.iter().any(believes_in_pause),
+        };
     }
 
-    /// Is maintenance mode still on?
+    /// Is maintenance mode still on? Also where etcd says that it is off, but did so before a primary could hear of it: a
+    /// restored etcd does not ask who is attended.
     pub(crate) fn is_paused(&self) -> bool {
-        self.operator.paused
+        let goes_on = |i: usize| self.nodes[i].fence == Some(FenceOrder::Paused) && self.is_unattended(i);
+        self.operator.paused || (0..self.nodes.len()).any(goes_on)
+    }
+
+    /// Is this a primary whose daemon does not run or is not answered by etcd?
+    fn is_unattended(&self, i: usize) -> bool {
+        let answered = (0..MEMBERS).all(|m| self.reaches_member(i, m) && self.hears_member(i, m));
+        self.nodes[i].pg.is_writable() && !(self.nodes[i].agent_runs() && answered)
     }
 
     /// Asks a daemon over its REST API.

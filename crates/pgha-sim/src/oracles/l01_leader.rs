@@ -1,10 +1,11 @@
 //! L1: after calm there is a leader whose PostgreSQL accepts writes, and nobody else's does.
 //!
 //! Nobody is demanded where nobody may lead: when the newest timeline of `/history` is on no node that runs and talks with
-//! etcd, a person has to decide about what was committed on it. So it is when the only ones that have it must not be promoted
-//! by their tags, and in synchronous mode when nobody of `/sync` can, or sees too few of the others.
+//! etcd, a person has to decide about what was committed on it. So it is when the cluster was founded and none of them has any
+//! data, when the only ones that have it must not be promoted by their tags, and in synchronous mode when nobody of `/sync`
+//! can, or sees too few of the others.
 
-use pgha_core::cluster::SyncKey;
+use pgha_core::cluster::{Initialize, SyncKey};
 
 use crate::etcd::MEMBERS;
 use crate::world::World;
@@ -33,7 +34,11 @@ fn nobody_may_lead(world: &World) -> bool {
     let talks = |i: usize| (0..MEMBERS).any(|m| world.reaches_member(i, m) && world.hears_member(i, m));
     let runs = |i: usize| world.nodes[i].agent_runs() && talks(i);
     let newest = cluster.timeline_by_history();
-    let is_behind = |i: usize| newest.is_some_and(|t| world.nodes[i].pg.data().is_none_or(|d| d.timeline() < t.0));
+    let founded = matches!(cluster.initialize, Initialize::Done(_));
+    let is_behind = |i: usize| match world.nodes[i].pg.data() {
+        Some(data) => newest.is_some_and(|t| data.timeline() < t.0),
+        None => founded,
+    };
     let may_lead = |i: usize| runs(i) && !is_behind(i) && world.plan.settings.tags.of(i).may_lead();
     let sync = cluster
         .sync

@@ -1,5 +1,6 @@
 //! L5: after calm commits are acknowledged: none waits for longer than `loop_wait` and a second, and there are new ones.
-//! In strict mode they wait for as long as no standby is there that may be synchronous.
+//! In strict mode they wait for as long as no standby is there that may be synchronous. Where `synchronous_mode` is off,
+//! synchronous_standby_names is the person's who set it: pgha leaves it alone, and commits wait for whom that person named.
 
 use super::l04_sync_restored::able_standby;
 use crate::etcd::Time;
@@ -10,7 +11,12 @@ pub(super) fn check(world: &World) -> Option<String> {
     let leader = world.leader().filter(|l| world.nodes[*l].accepts_writes())?;
     let patience: Time = (settings.loop_wait + 1) * SEC;
     let pg = &world.nodes[leader].pg;
-    let strict = world.oracles.seen.cluster.settings().synchronous_mode_strict;
+    let mode = world.oracles.seen.cluster.settings();
+    let by_hand = pg.sync.altered.as_ref().is_some_and(|rules| rules.is_defined());
+    if by_hand && !mode.is_synchronous() {
+        return None;
+    }
+    let strict = mode.synchronous_mode_strict;
     if strict && able_standby(world, leader).is_none() {
         return None;
     }
