@@ -568,8 +568,6 @@ impl Node {
         let key = plan::own_leader_key(&self.view, revision, revision, lease.id);
         self.view.memory.leader_seen = Some(revision);
         self.view.memory.cycle.acquired_in_pause = self.view.settings().pause;
-        // A leader is never made anew, also not by a wish from before that would come true once it leads no more.
-        self.view.memory.wishes.reinitialize = None;
         self.view.memory.handover = None;
         self.view.memory.bootstrap_claim = None;
         self.see_own_write(revision);

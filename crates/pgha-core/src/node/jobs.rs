@@ -9,7 +9,7 @@ use crate::decide;
 use crate::effect::{CallbackAction, CallbackRole, Effect};
 use crate::event::OpId;
 use crate::job::{Job, JobFailure, JobOutcome, JobProgress};
-use crate::pg::SqlView;
+use crate::pg::{Postmaster, SqlView};
 use crate::plan;
 use crate::planted::{Planted, planted};
 use crate::request::{Answer, Request, RequestId, RestartRole};
@@ -311,6 +311,20 @@ impl Node {
             force: force && self.view.memory.job.is_some(),
         });
         Answer::Done("reinitialize started".into())
+    }
+
+    /// Ends what was asked for and can never come true here any more. Otherwise it would come true at a time at which nobody
+    /// thinks of it: a leader's copy removed as soon as it leads no more, a server restarted hours after the question.
+    pub(super) fn end_void_wishes(&mut self, out: &mut Vec<Effect>) {
+        if self.view.holds_leader_key() {
+            // Taken, taken over, or found to be ours after all: a leader is never made anew.
+            self.view.memory.wishes.reinitialize = None;
+        }
+        let is_down = matches!(self.view.pg.postmaster, Postmaster::NotRunning) && self.view.memory.job.is_none();
+        if is_down && let Some((id, _)) = self.view.memory.wishes.restart.take() {
+            let answer = Answer::Refused("restart failed: postgres is not running".into());
+            out.push(Effect::Answer { id, answer });
+        }
     }
 
     fn busy(&self) -> Option<String> {

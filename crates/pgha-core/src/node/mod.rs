@@ -248,6 +248,7 @@ impl Node {
         if self.view.memory.job.is_none() && self.view.pg.observed_at < self.view.memory.job_ended_at {
             return self.gather(out);
         }
+        self.end_void_wishes(out);
         let decision = decide(&self.view);
         let action = decision.action.clone();
         let because = decision.because.clone();
