@@ -15,8 +15,9 @@ use alloc::vec;
 use alloc::vec::Vec;
 use core::time::Duration;
 
-use crate::cluster::{ClusterView, DcsView};
+use crate::cluster::{ClusterView, DcsView, FailsafeKey};
 use crate::commit::{Change, Commit, Guard, Key, Purpose};
+use crate::horizon::REGRESSION_GRACE;
 use crate::pg::{DataDir, Postmaster};
 use crate::plan;
 use crate::race;
@@ -164,17 +165,24 @@ pub fn word_of_another(v: &View) -> Option<(&MemberName, &MemberName)> {
 /// Why `/failsafe` forbids this node to take the leader key; `None` when it does not. It counts whatever the mode is by now:
 /// a leader that is cut off from etcd may not have heard that the mode is off. A leader that has heard it removes the key.
 pub fn not_listed(v: &View, c: &ClusterView) -> Option<String> {
-    match &c.failsafe {
-        // An empty list lists no leader either, so nobody goes on by it.
-        Some(key) if !key.members.is_empty() && !key.members.contains_key(&v.me.name) => Some(
+    if !lists(c, &v.me.name) {
+        return Some(
             "not listed in /failsafe: a leader that lost etcd does not ask this node. If no leader is left, remove that key".into(),
-        ),
-        Some(_) => None,
+        );
+    }
+    match &c.failsafe {
         None if v.settings().failsafe_mode && c.is_unreadable("failsafe") => {
             Some("/failsafe holds nothing that can be understood: a person must remove it".into())
         }
-        None => None,
+        Some(_) | None => None,
     }
+}
+
+/// Does `/failsafe` leave this member free to take the leader key? An empty list lists no leader either, so nobody goes on
+/// by it.
+pub(crate) fn lists(c: &ClusterView, name: &MemberName) -> bool {
+    let forbids = |key: &FailsafeKey| !key.members.is_empty() && !key.members.contains_key(name);
+    !c.failsafe.as_ref().is_some_and(forbids)
 }
 
 /// Answers a question. `taking_key`: a commit that takes the leader key is under way.
@@ -380,8 +388,16 @@ pub(crate) fn question(v: &View) -> Question {
     }
 }
 
-/// Who is to be listed: this node, all members that can be asked, and those who have been away for less than a ttl. An
-/// outage of etcd takes every member's key, and whoever leads first after it must not strike the others off.
+/// How long a member whose key is missing stays listed: as long as it may take to come back by itself. An outage of etcd takes
+/// every member's key, and whoever leads first after it must not strike the others off. One that etcd was restored after is
+/// over for a node that has seen the old state only when it believes the new one: a restarted leader believes it at once.
+fn kept_listed(v: &View) -> Duration {
+    let s = v.settings();
+    let believed = REGRESSION_GRACE + s.loop_wait * 2 + s.retry_timeout;
+    v.longest_ttl().max(believed)
+}
+
+/// Who is to be listed: this node, all members that can be asked, and those who have been away for a short time only.
 fn wanted(v: &View, c: &ClusterView) -> BTreeMap<MemberName, String> {
     let members = c.members.iter().filter(|(name, _)| **name != v.me.name);
     let mut wanted: BTreeMap<MemberName, String> = members
@@ -390,7 +406,7 @@ fn wanted(v: &View, c: &ClusterView) -> BTreeMap<MemberName, String> {
     let listed = c.failsafe.iter().flat_map(|key| &key.members);
     for (name, url) in listed.filter(|(name, _)| **name != v.me.name) {
         let missed = v.memory.failsafe.missed.get(name);
-        if missed.is_some_and(|at| v.now.mono.since(*at) < v.longest_ttl()) {
+        if missed.is_some_and(|at| v.now.mono.since(*at) < kept_listed(v)) {
             wanted.entry(name.clone()).or_insert_with(|| url.clone());
         }
     }

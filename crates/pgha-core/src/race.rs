@@ -6,6 +6,7 @@ use alloc::vec::Vec;
 use core::time::Duration;
 
 use crate::cluster::{ClusterView, MemberState};
+use crate::failsafe;
 use crate::peer::{PeerStatus, PeerView};
 use crate::planted::{Planted, planted};
 use crate::units::{Lsn, MemberName, Timeline};
@@ -303,6 +304,10 @@ fn unfit(
     }
     if peer.in_recovery != Some(true) {
         return Some(format!("Member {name} is not a running standby"));
+    }
+    if !failsafe::lists(cluster, name) {
+        // It would refuse the key, and whoever waited for it would wait for ever.
+        return Some(format!("Member {name} is not listed in /failsafe"));
     }
     if only_sync && !in_sync_set(view, cluster, name) {
         return Some(format!("Member {name} is not a synchronous standby"));
