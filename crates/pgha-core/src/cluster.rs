@@ -61,6 +61,10 @@ impl ClusterView {
             .iter()
             .any(|(name, _)| name.rsplit('/').next() == Some(key))
     }
+    /// Mod revision of `/sync`; zero without it.
+    pub fn sync_revision(&self) -> Revision {
+        self.sync.as_ref().map_or(Revision(0), |key| key.mod_revision)
+    }
     /// The name in the leader key.
     pub fn leader_name(&self) -> Option<&MemberName> {
         self.leader.as_ref().map(|l| &l.name)

@@ -279,8 +279,8 @@ pub fn sync_poll(v: &View) -> Option<Duration> {
         return Some(SYNC_POLL);
     }
     let under_way = match sync::plan::next(&sync::facts(v)?, &v.memory.sync) {
-        Step::Wait(_) | Step::Write(_) | Step::Task(_) => true,
-        Step::Rest | Step::Delete => false,
+        Step::Wait(_) | Step::Write(_) | Step::Delete | Step::Task(_) => true,
+        Step::Rest => false,
     };
     // What takes longer than that depends on a standby, and etcd is read with each look.
     let pause = if v.memory.sync.polls < SYNC_POLLS {
@@ -332,6 +332,7 @@ pub fn tend(v: &View) -> Vec<Tend> {
     };
     let on_disk = matches!(v.pg.data_dir, DataDir::Present(_));
     if on_disk
+        && !is_bound_by_sync(v, c)
         && c.config
             .as_ref()
             .is_some_and(|k| v.memory.config_applied != Some(k.mod_revision))
@@ -347,6 +348,13 @@ pub fn tend(v: &View) -> Vec<Tend> {
         items.extend(slots::plan_slots(v, c, facts));
     }
     items
+}
+
+/// Synchronous mode was turned off, and `/sync` still promises what this primary acknowledges: the new configuration empties
+/// synchronous_standby_names, so it waits until the key is gone.
+fn is_bound_by_sync(v: &View, c: &ClusterView) -> bool {
+    let promises = c.sync.as_ref().is_some_and(|key| !key.standbys.is_empty());
+    promises && v.pg.says_primary() && !v.settings().is_synchronous()
 }
 
 /// In failsafe mode the leader itself tells how far its slots are.

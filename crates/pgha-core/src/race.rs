@@ -5,7 +5,7 @@ use alloc::string::String;
 use alloc::vec::Vec;
 use core::time::Duration;
 
-use crate::cluster::{ClusterView, MemberState};
+use crate::cluster::{ClusterView, MemberState, SyncKey};
 use crate::failsafe;
 use crate::peer::{PeerStatus, PeerView};
 use crate::planted::{Planted, planted};
@@ -70,6 +70,15 @@ pub fn no_longer_primary(peer: &PeerStatus) -> bool {
     !peer.may_write && (peer.in_recovery == Some(true) || peer.state == MemberState::Stopped)
 }
 
+/// While the leader key carries our own name: a peer that has led since it was taken. A server that may accept writes, or is on a
+/// newer timeline than this one, was promoted under a key of its own; an etcd that was restored from a snapshot does not know it.
+pub fn led_since(view: &View) -> Option<&MemberName> {
+    let own = view.pg.control().map(|control| control.checkpoint_timeline);
+    let mine = my_timeline(view).or(own);
+    let led = |peer: &PeerStatus| peer.in_recovery == Some(false) || peer.may_write || peer.timeline > mine;
+    answers(view).find(|(_, peer)| led(peer)).map(|(name, _)| name)
+}
+
 /// A peer that says it accepts writes.
 pub fn living_primary(view: &View) -> Option<&MemberName> {
     answers(view)
@@ -124,10 +133,14 @@ pub fn healthiest(
         if Some(name) == ignore || !peer.tags.may_lead() || peer.watchdog_failed || peer.in_recovery.is_none() {
             continue;
         }
-        if !in_sync_set(view, cluster, name) || planted(view, Planted::PositionIgnored) {
+        if planted(view, Planted::PositionIgnored) {
             continue;
         }
-        compare(my_timeline, my_lsn, my_priority, name, peer)?;
+        if in_sync_set(view, cluster, name) {
+            compare(my_timeline, my_lsn, my_priority, name, peer)?;
+        } else {
+            compare_timelines(my_timeline, name, peer)?;
+        }
     }
     Ok(())
 }
@@ -155,7 +168,13 @@ pub fn too_old(view: &View, cluster: &ClusterView, check_lag: bool) -> Option<St
 
 /// Has a candidate of `/sync` to see others?
 pub fn has_voters(view: &View, cluster: &ClusterView) -> bool {
-    view.settings().is_synchronous() && cluster.sync.as_ref().is_some_and(|s| s.quorum > 0)
+    voting_key(view, cluster).is_some()
+}
+
+/// `/sync`, when whoever leads next has to see others of its members.
+fn voting_key<'a>(view: &View, cluster: &'a ClusterView) -> Option<&'a SyncKey> {
+    let counts = view.settings().is_synchronous() && !sync_is_of_past(view, cluster);
+    cluster.sync.as_ref().filter(|s| counts && s.quorum > 0)
 }
 
 /// Does this peer lack WAL that this node has?
@@ -171,18 +190,13 @@ fn compare(
     name: &MemberName,
     peer: &PeerStatus,
 ) -> Result<(), NotHealthiest> {
+    compare_timelines(my_timeline, name, peer)?;
     let peer_lsn = peer.lsn.unwrap_or(Lsn(0));
-    // A position on an older timeline is not comparable; a newer timeline wins whatever the position.
+    // A position on an older timeline is not comparable.
     if let (Some(mine), Some(theirs)) = (my_timeline, peer.timeline)
-        && mine != theirs
+        && mine > theirs
     {
-        return if theirs > mine {
-            Err(NotHealthiest::Behind(format!(
-                "{name} is on timeline {theirs}, this node on {mine}"
-            )))
-        } else {
-            Ok(())
-        };
+        return Ok(());
     }
     if peer_lsn > my_lsn {
         return Err(NotHealthiest::Behind(format!(
@@ -198,6 +212,22 @@ fn compare(
     Ok(())
 }
 
+/// A newer timeline wins whatever the position, and whatever `/sync` says: somebody was promoted of whom it does not tell, for
+/// instance since the snapshot that etcd was restored from.
+fn compare_timelines(my_timeline: Option<Timeline>, name: &MemberName, peer: &PeerStatus) -> Result<(), NotHealthiest> {
+    match (my_timeline, peer.timeline) {
+        (Some(mine), Some(theirs)) if theirs > mine => Err(NotHealthiest::Behind(format!(
+            "{name} is on timeline {theirs}, this node on {mine}"
+        ))),
+        (Some(_) | None, _) => Ok(()),
+    }
+}
+
+/// Synchronous mode, and `/sync` is what a restored etcd brought: it does not know what was acknowledged since the snapshot.
+pub fn sync_is_of_past(view: &View, cluster: &ClusterView) -> bool {
+    view.settings().is_synchronous() && view.memory.sync_of_past == Some(cluster.sync_revision())
+}
+
 /// This node's timeline: what PostgreSQL says, but never less than what it said before.
 pub fn my_timeline(view: &View) -> Option<Timeline> {
     view.pg
@@ -206,9 +236,9 @@ pub fn my_timeline(view: &View) -> Option<Timeline> {
         .max(view.memory.timeline_floor)
 }
 
-/// In synchronous mode only members of `/sync` count.
+/// In synchronous mode only members of `/sync` count; everybody when the key is of the past, and then everybody is asked for.
 pub fn in_sync_set(view: &View, cluster: &ClusterView, name: &MemberName) -> bool {
-    match &cluster.sync {
+    match cluster.sync.as_ref().filter(|_| !sync_is_of_past(view, cluster)) {
         Some(sync) if view.settings().is_synchronous() && sync.leader.is_some() => {
             let same = |other: &MemberName| other.as_str().eq_ignore_ascii_case(name.as_str());
             sync.leader.as_ref().is_some_and(same) || sync.standbys.iter().any(same)
@@ -221,10 +251,7 @@ pub fn in_sync_set(view: &View, cluster: &ClusterView, name: &MemberName) -> boo
 /// Why this member of `/sync` has not seen enough of the others to know that it lacks no acknowledged commit; `None` when
 /// it has. The quorum in the key counts whatever the mode is by now. The last leader holds what it acknowledged.
 pub fn votes_missing(view: &View, cluster: &ClusterView) -> Option<String> {
-    let sync = cluster
-        .sync
-        .as_ref()
-        .filter(|s| view.settings().is_synchronous() && s.quorum > 0)?;
+    let sync = voting_key(view, cluster)?;
     let same = |a: &MemberName, b: &MemberName| a.as_str().eq_ignore_ascii_case(b.as_str());
     if sync.leader.as_ref().is_some_and(|l| same(l, &view.me.name)) {
         return None;

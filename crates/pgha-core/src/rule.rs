@@ -224,6 +224,10 @@ rules! {
     RacePaused = 870,
     /// Synchronous mode: only members of /sync may race.
     RaceNotSynchronous = 875,
+    /// Synchronous mode, and `/sync` is what a restored etcd brought: it does not know who was promoted since the snapshot, and
+    /// with whom commits were acknowledged. Everybody who is remembered has to answer and nobody may be ahead. Believing the old
+    /// names has made a primary of a node that lacked acknowledged commits.
+    RaceSyncOfPast = 876,
     /// Quorum mode: too few members of /sync answer and are not ahead. A commit may be on those that do not, and whoever
     /// takes the key without having seen them throws it away.
     RaceQuorumMissing = 877,
@@ -234,8 +238,8 @@ rules! {
     RaceNotListed = 879,
     /// The key carries our name on another lease (the daemon was restarted): taken over.
     RaceTakeOverOwnKey = 880,
-    /// The same, but PostgreSQL is no primary here and a peer is one, or is on a newer timeline: an etcd that was restored
-    /// from a snapshot tells of a leadership of long ago. The key ends with its lease.
+    /// The key carries our name, PostgreSQL is no primary here, and a peer is one, or is on a newer timeline: an etcd that was
+    /// restored from a snapshot tells of a leadership of long ago. The key ends with its lease.
     RaceOwnKeyOvertaken = 882,
 
     /// Prove leadership: keepalive, then the guarded write.

@@ -160,6 +160,12 @@ pub struct Memory {
     pub pause_lifted_at: Option<Mono>,
     /// When etcd answered with a lower revision than before: it was restored from a snapshot or replaced.
     pub store_replaced_at: Option<Mono>,
+    /// [`ClusterView::sync_revision`] as the etcd that took the place of another one brought it.
+    pub sync_of_past: Option<Revision>,
+    /// [`ClusterView::sync_revision`] that a write of `/sync` without an answer is guarded by: it may yet arrive.
+    pub sync_in_doubt: Option<Revision>,
+    /// Create revision of a leader key with our own name, when somebody was seen to have led since.
+    pub overtaken_key: Option<Revision>,
     /// Create revision of the leader key seen last; a new one makes earlier checks of divergence void.
     pub leader_seen: Option<Revision>,
     /// Mod revision of the `/config` that was applied last.
@@ -263,6 +269,8 @@ pub struct CycleFacts {
     pub peers_asked: bool,
     /// The listed members were asked in this cycle whether this leader may go on.
     pub failsafe_asked: bool,
+    /// The leader key was taken in this cycle.
+    pub acquired: bool,
     /// The leader key was taken in this cycle, in maintenance mode: somebody had named this node.
     pub acquired_in_pause: bool,
     /// An attempt to take the leader key failed in this cycle.

@@ -24,7 +24,7 @@ use core::time::Duration;
 pub(crate) use job::describe;
 pub(crate) use lead::restart_refusal;
 
-use crate::cluster::{ClusterView, DcsView};
+use crate::cluster::{ClusterView, DcsView, MemberRole};
 use crate::commit::FailoverValue;
 use crate::job::{Job, StopMode, Upstream};
 use crate::peer::PeerStatus;
@@ -134,7 +134,7 @@ fn decide_with_cluster(v: &View, c: &ClusterView) -> Decision {
             if let Some(decision) = system_id::decide(v, c, control) {
                 return decision;
             }
-            if let Some(decision) = take_over_own_key(v, c) {
+            if let Some(decision) = own_key_overtaken(v, c).or_else(|| take_over_own_key(v, c)) {
                 return decision;
             }
             if c.leader_name() == Some(&v.me.name) && !v.holds_leader_key() {
@@ -179,32 +179,54 @@ fn take_over_own_key(v: &View, c: &ClusterView) -> Option<Decision> {
     if leader.name != v.me.name || v.holds_leader_key() || v.memory.cycle.refuted || v.memory.cycle.dcs_silent {
         return None;
     }
-    if !v.pg.says_primary()
-        && let Some(decision) = own_key_overtaken(v, c)
-    {
-        return Some(decision);
-    }
-    Some(act(
-        Rule::RaceTakeOverOwnKey,
-        Action::TakeOverOwnKey,
-        "the leader key carries my name on another lease",
-    ))
+    let take_over = || {
+        act(
+            Rule::RaceTakeOverOwnKey,
+            Action::TakeOverOwnKey,
+            "the leader key carries my name on another lease",
+        )
+    };
+    own_key_overtaken(v, c).or_else(|| Some(take_over()))
 }
 
-/// Has somebody led since? Only the peers can tell when etcd was restored from a snapshot in which this node led.
+/// The leader key carries our name, nothing that this daemon remembers bears it out, and PostgreSQL is no primary here: has
+/// somebody led since? Only the peers can tell when etcd was restored from a snapshot in which this node led. So it is for a
+/// restarted daemon, and for one whose last proof has run out, whatever its lease says now.
 fn own_key_overtaken(v: &View, c: &ClusterView) -> Option<Decision> {
+    let leader = c.leader.as_ref().filter(|leader| leader.name == v.me.name)?;
+    let cycle = &v.memory.cycle;
+    let is_borne_out = cycle.acquired || v.live_proof_of_key().is_some() || v.pg.says_primary();
+    if is_borne_out || cycle.refuted || cycle.dcs_silent || v.settings().pause {
+        return None;
+    }
+    let leave = |because: String| {
+        let because = format!("the leader key carries my name, but {because}: leaving the key to its lease");
+        Some(soon(v, Rule::RaceOwnKeyOvertaken, because))
+    };
+    if v.memory.overtaken_key == Some(leader.create_revision) {
+        return leave("somebody has led since".into());
+    }
     let because = "the leader key carries my name and PostgreSQL is no primary here: has somebody led since?";
     if let Some(ask) = ask_once(v, Rule::RaceAskPeers, race::askable_or_known(v, c), because) {
         return Some(ask);
     }
-    let mine = race::my_timeline(v).or_else(|| v.pg.control().map(|control| control.checkpoint_timeline));
-    let led_since = |peer: &PeerStatus| peer.in_recovery == Some(false) || peer.timeline > mine;
-    let (name, _) = race::answers(v).find(|(_, peer)| led_since(peer))?;
-    Some(soon(
-        v,
-        Rule::RaceOwnKeyOvertaken,
-        format!("the leader key carries my name, but {name} has led since: leaving the key to its lease"),
-    ))
+    if let Some(name) = race::led_since(v) {
+        return leave(format!("{name} has led since"));
+    }
+    // Whoever led stops when it hears nothing of etcd, and does not tell its timeline until it runs as a standby.
+    let is_untold = |peer: &PeerStatus| peer.timeline.is_none() && peer.role != MemberRole::Uninitialized;
+    let untold = race::answers(v).find(|(_, peer)| is_untold(peer));
+    if let Some((name, _)) = untold.filter(|_| v.settings().is_synchronous()) {
+        return leave(format!("{name} does not tell on which timeline it is"));
+    }
+    if race::sync_is_of_past(v, c)
+        && let Err(reason) = scope_lost::evidence(v)
+    {
+        return leave(format!(
+            "etcd was restored and it is not certain that nobody is ahead: {reason}"
+        ));
+    }
+    None
 }
 
 /// The key carries our name and could not be put on our lease in this cycle: nobody else leads, so nothing is hurried.

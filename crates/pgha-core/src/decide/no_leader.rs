@@ -254,6 +254,9 @@ fn whom_to_ask(v: &View, c: &ClusterView) -> Vec<MemberName> {
     let worth_it = old_deadline(v, c).is_some_and(|until| v.now.mono.plus(race::PEER_BUDGET) <= until);
     let old = old_leader(v, c);
     let mut who = race::askable_or_known(v, c);
+    if race::sync_is_of_past(v, c) {
+        return who;
+    }
     who.retain(|name| c.members.contains_key(name) || Some(name) != old);
     let was_seen = v.memory.sight.as_ref().is_some_and(|s| s.witnessed);
     let told = failsafe::word(v).map(|word| &word.leader);
@@ -355,7 +358,12 @@ fn decide_race(v: &View, c: &ClusterView) -> Decision {
     if planted(v, Planted::EverybodyMustAnswer) && !v.memory.known.members.keys().all(answered) {
         return rest(Rule::RaceQuorumMissing, "not every member answers");
     }
+    if let Some(decision) = sync_of_past(v, c) {
+        return decision;
+    }
     let (ignore, check_lag) = match &c.failover {
+        // A switchover is asked of a leader, and whoever it names was chosen by that one.
+        Some(wish) if wish.is_switchover() && race::sync_is_of_past(v, c) => (None, true),
         Some(wish) if wish.scheduled_at.is_none() => match manual(v, c, wish) {
             Ok(ignore) => (ignore, false),
             Err(decision) => return decision,
@@ -378,6 +386,23 @@ fn decide_race(v: &View, c: &ClusterView) -> Decision {
             format!("following a different leader because i am not the healthiest node: {reason}"),
         ),
     }
+}
+
+/// Whom `/sync` of a restored etcd names is of no use: whoever led since has acknowledged commits with others. As when the scope
+/// is lost, everybody who is remembered has to answer, and nobody may be ahead; otherwise a person decides.
+fn sync_of_past(v: &View, c: &ClusterView) -> Option<Decision> {
+    if !race::sync_is_of_past(v, c) || race::is_manual_failover_to_me(v, c) {
+        return None;
+    }
+    let reason = scope_lost::evidence(v).err()?;
+    Some(soon(
+        v,
+        Rule::RaceSyncOfPast,
+        format!(
+            "etcd was restored, /sync is of the past, and it is not certain that nobody is ahead: {reason}. {}",
+            scope_lost::remedy(v)
+        ),
+    ))
 }
 
 /// The candidate was chosen by a person, and as a rule checked by the old leader: others being ahead does not matter. But

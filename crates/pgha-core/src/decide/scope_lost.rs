@@ -106,7 +106,7 @@ fn unproven(reason: &str) -> String {
 }
 
 /// Has everybody been heard who could be ahead, and does this node have what etcd last told of?
-fn evidence(v: &View) -> Result<(), String> {
+pub(super) fn evidence(v: &View) -> Result<(), String> {
     everybody_answered(v)?;
     let known = &v.memory.known;
     if race::my_timeline(v) < known.timeline {
@@ -119,7 +119,15 @@ fn evidence(v: &View) -> Result<(), String> {
             known.optime
         ));
     }
-    Ok(())
+    let kept_from_race = |peer: &PeerStatus| !peer.tags.may_lead() || peer.watchdog_failed;
+    let more = |peer: &PeerStatus| (peer.timeline, peer.lsn) > (race::my_timeline(v), Some(mine));
+    match race::answers(v).find(|(_, peer)| v.settings().is_synchronous() && kept_from_race(peer) && more(peer)) {
+        // The race looks at those that may lead; a synchronous standby that must not has acknowledged commits all the same.
+        Some((name, _)) => Err(format!(
+            "member {name}, which must not lead, has more WAL than this node"
+        )),
+        None => Ok(()),
+    }
 }
 
 /// Is there an answer, with a position, from every member that could have led since etcd was last read?

@@ -12,6 +12,7 @@ use crate::failsafe;
 use crate::pg::{DataDir, PgView, SqlFacts, SqlRole};
 use crate::plan;
 use crate::planted::{Planted, planted};
+use crate::race;
 use crate::units::{LeaseId, Mono, Now, Revision};
 use crate::view::{Divergence, LeaseMemory, Memory, Proof, ProofSight, Stall, TimelineEnd};
 
@@ -62,6 +63,7 @@ impl Node {
                 if self.acting(op, |p| matches!(p, Pending::Peers)) {
                     self.view.peers = answers;
                     self.view.memory.cycle.peers_asked = true;
+                    self.note_overtaken_key();
                     self.decide(out);
                 }
             }
@@ -199,6 +201,16 @@ impl Node {
         if before.is_some_and(|before| cluster.revision < before) {
             self.view.memory.store_replaced_at = Some(now);
             self.view.memory.sight = None;
+            self.view.memory.sync_of_past = Some(cluster.sync_revision());
+        }
+    }
+
+    /// What a peer has said once counts for the key that carries our name, also when it has stopped meanwhile.
+    fn note_overtaken_key(&mut self) {
+        let key = self.view.cluster().and_then(|c| c.leader.as_ref());
+        let own = key.filter(|l| l.name == self.view.me.name && self.view.live_proof_of_key().is_none());
+        if let (Some(key), Some(_)) = (own, race::led_since(&self.view)) {
+            self.view.memory.overtaken_key = Some(key.create_revision);
         }
     }
 
@@ -417,6 +429,7 @@ impl Node {
                     self.view.memory.lease = None;
                     self.again = true;
                 }
+                self.note_sync_in_doubt(&commit, outcome);
                 match outcome {
                     CommitOutcome::Applied { revision } => {
                         if commit.purpose == Purpose::TouchMember {
@@ -437,6 +450,13 @@ impl Node {
                 }
             }
             other => self.phase = other,
+        }
+    }
+
+    /// A write of `/sync` without an answer may be performed later, as long as its guard holds.
+    fn note_sync_in_doubt(&mut self, commit: &Commit, outcome: CommitOutcome) {
+        if commit.purpose == Purpose::UpdateSync && outcome == CommitOutcome::Unknown {
+            self.view.memory.sync_in_doubt = self.view.cluster().map(ClusterView::sync_revision);
         }
     }
 
@@ -567,6 +587,7 @@ impl Node {
         let Some(lease) = self.view.memory.lease else { return };
         let key = plan::own_leader_key(&self.view, revision, revision, lease.id);
         self.view.memory.leader_seen = Some(revision);
+        self.view.memory.cycle.acquired = true;
         self.view.memory.cycle.acquired_in_pause = self.view.settings().pause;
         self.view.memory.handover = None;
         self.view.memory.bootstrap_claim = None;

@@ -31,11 +31,11 @@ use alloc::collections::BTreeMap;
 use alloc::string::String;
 use alloc::sync::Arc;
 
-use crate::cluster::{Member, SyncKey};
+use crate::cluster::{ClusterView, Member, SyncKey};
 use crate::pg::{SqlFacts, SqlRole};
 use crate::settings::Settings;
 use crate::units::{Lsn, MemberName, Mono};
-use crate::view::View;
+use crate::view::{Memory, View};
 
 /// What a step is planned from.
 #[derive(Clone, Copy, Debug)]
@@ -44,6 +44,8 @@ pub struct Facts<'a> {
     pub me: &'a MemberName,
     /// `/sync` as read.
     pub key: Option<&'a SyncKey>,
+    /// What is to be thought of it.
+    pub trust: Trust,
     /// The mode.
     pub settings: &'a Settings,
     /// Member keys.
@@ -56,6 +58,30 @@ pub struct Facts<'a> {
     pub heard: &'a heard::Heard,
     /// The time.
     pub now: Mono,
+}
+
+/// What a leader knows of `/sync` beside what it says.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Trust {
+    /// It stands as it was read until this leader writes it.
+    #[default]
+    Settled,
+    /// A write of it has not been answered and may yet arrive. What it claims was true of the text it was planned from, so the
+    /// text stays until another write has made it void.
+    InDoubt,
+    /// A restored etcd brought it: what was acknowledged since the snapshot, and whom commits waited for, it does not know.
+    OfPast,
+}
+
+impl Trust {
+    fn of(m: &Memory, cluster: &ClusterView) -> Trust {
+        let now = Some(cluster.sync_revision());
+        match (m.sync_of_past == now, m.sync_in_doubt == now) {
+            (true, _) => Trust::OfPast,
+            (false, true) => Trust::InDoubt,
+            (false, false) => Trust::Settled,
+        }
+    }
 }
 
 /// What is to be done in PostgreSQL.
@@ -102,6 +128,7 @@ fn shown(v: &View) -> Option<Facts<'_>> {
     (leads && !cluster.is_unreadable("sync")).then_some(Facts {
         me: &v.me.name,
         key: cluster.sync.as_ref(),
+        trust: Trust::of(&v.memory, cluster),
         settings: v.settings(),
         members: &cluster.members,
         pg,

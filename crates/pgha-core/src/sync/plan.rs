@@ -3,6 +3,9 @@
 //! Order of a change: what `/sync` claims too much is taken back first; then PostgreSQL is told; when all of it is seen to
 //! have heard, and enough of the standbys hold what was acknowledged before, the claim follows. A text that would make the
 //! claim untrue while some have read it and others have not is reached over the name that nobody has.
+//!
+//! A write of `/sync` that was not answered may arrive at any later time, and what it says was planned from the text of then.
+//! So it is made void first, by writing the present claim once more: its guard is the revision that this changes.
 
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -11,7 +14,7 @@ use super::candidates::{Target, streams_to, target};
 use super::claim::{self, Claim, fold};
 use super::names::{self, Method, NOBODY, Names};
 use super::proof::{Proof, Told, all_read, is_visible};
-use super::{Facts, SyncTask};
+use super::{Facts, SyncTask, Trust};
 use crate::units::MemberName;
 
 /// Looks, four seconds of them, after which a wal sender is taken to be stuck that has not read the name that nobody has.
@@ -54,9 +57,12 @@ pub fn next(f: &Facts<'_>, proof: &Proof) -> Step {
     let now = Claim::of(key);
     let text = f.pg.synchronous_standby_names.trim();
     let loaded = names::parse(text);
-    if !claim::holds(&now, f.me, loaded.as_ref()) {
+    if f.trust == Trust::OfPast || !claim::holds(&now, f.me, loaded.as_ref()) {
         // Somebody changed the text, or commits were acknowledged that some name in /sync may lack.
         return Step::Write(Claim::alone(f.me));
+    }
+    if f.trust == Trust::InDoubt {
+        return Step::Write(in_my_name(f.me, &now, loaded.as_ref()));
     }
     if !now.names.is_empty() && super::blocks(text) && !waits(f, proof) {
         // Just started or promoted: the claim is true as long as nothing is acknowledged, so that is looked at first.
@@ -120,14 +126,7 @@ fn leads_safely(now: &Claim, me: &MemberName, from: Option<&Names>, to: &str) ->
 /// Strict mode never acknowledges alone: the last names stay, or nobody's.
 fn strict_without_standby(f: &Facts<'_>, now: &Claim, text: &str, loaded: Option<&Names>) -> Step {
     if now.leader.as_ref() != Some(f.me) {
-        let others = now.names.iter().filter(|n| fold(n) != fold(f.me));
-        let kept = Claim {
-            leader: Some(f.me.clone()),
-            quorum: now.quorum,
-            names: others.cloned().collect(),
-        };
-        let is_true = claim::is_weaker(now, &kept) && claim::holds(&kept, f.me, loaded);
-        return Step::Write(if is_true { kept } else { Claim::alone(f.me) });
+        return Step::Write(in_my_name(f.me, now, loaded));
     }
     let leaves = |n: &MemberName| f.members.get(n).is_some_and(|m| !m.tags.may_sync());
     if now.names.iter().any(leaves) {
@@ -144,6 +143,18 @@ fn strict_without_standby(f: &Facts<'_>, now: &Claim, text: &str, loaded: Option
     } else {
         set(NOBODY.into(), None)
     }
+}
+
+/// The present claim as one of this leader's, if it is true as such.
+fn in_my_name(me: &MemberName, now: &Claim, loaded: Option<&Names>) -> Claim {
+    let others = now.names.iter().filter(|n| fold(n) != fold(me));
+    let kept = Claim {
+        leader: Some(me.clone()),
+        quorum: now.quorum,
+        names: others.cloned().collect(),
+    };
+    let is_true = claim::is_weaker(now, &kept) && claim::holds(&kept, me, loaded);
+    if is_true { kept } else { Claim::alone(me) }
 }
 
 /// The strongest claim that is no more than the present one and stays true when the wanted text is read.

@@ -134,6 +134,9 @@ pub fn put(part: Part, w: &World, v: &mut View) {
         | Part::Failover
         | Part::FailsafeKey
         | Part::History => {
+            if part == Part::Sync {
+                to.sync_of_past = from.sync_of_past;
+            }
             if let Some(c) = keys(v) {
                 put_key(part, &w.cluster, c);
             }

@@ -105,9 +105,22 @@ implications! {
         let forced = c.failover.as_ref().is_some_and(|f| f.leader.is_none() && f.candidate.as_ref() == Some(&v.me.name));
         Some(in_sync(v, c, &v.me.name) || forced)
     },
+    "S4: when a restored etcd brought /sync, the key is taken when all who are remembered answer and nobody is ahead" => |v, d| {
+        let (Action::AcquireLeaderKey, true) = (&d.action, v.pg.says_standby()) else { return None };
+        let c = v.cluster().filter(|c| v.settings().is_synchronous() && v.memory.sync_of_past == Some(c.sync_revision()))?;
+        let forced = c.failover.as_ref().is_some_and(|f| f.leader.is_none() && f.candidate.as_ref() == Some(&v.me.name));
+        let heard = |name: &MemberName| {
+            matches!(v.peers.get(name), Some(PeerView::Answered { status, .. }) if status.lsn.is_some() && !is_ahead(v, status))
+        };
+        let known = &v.memory.known;
+        Some(forced || (known.system_id.is_some() && known.members.keys().all(heard)))
+    },
     "S6: with a quorum in /sync the key is taken by the last leader, or by a member that sees so many who are not ahead" => |v, d| {
         let (Action::AcquireLeaderKey, true) = (&d.action, v.pg.says_standby()) else { return None };
         let sync = v.cluster()?.sync.as_ref().filter(|s| s.quorum > 0 && v.settings().is_synchronous())?;
+        if v.memory.sync_of_past == Some(sync.mod_revision) {
+            return None;
+        }
         if sync.leader.as_ref() == Some(&v.me.name) || named_by_operator(v) {
             return None;
         }
@@ -393,6 +406,7 @@ fn is_ahead(v: &View, peer: &PeerStatus) -> bool {
 
 fn in_sync(v: &View, c: &ClusterView, name: &MemberName) -> bool {
     match &c.sync {
+        Some(sync) if v.memory.sync_of_past == Some(sync.mod_revision) => true,
         Some(sync) if v.settings().is_synchronous() && sync.leader.is_some() => {
             sync.leader.as_ref() == Some(name) || sync.standbys.contains(name)
         }

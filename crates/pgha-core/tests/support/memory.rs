@@ -61,6 +61,8 @@ pub fn set(w: &mut World, directive: &str, line: &mut Line) -> Result<bool, Stri
         "known" => known(w, line)?,
         "scope_empty" => w.memory.scope_empty_since = Some(w.age(line)?),
         "store_replaced" => w.memory.store_replaced_at = Some(w.age(line)?),
+        "sync_of_past" => w.memory.sync_of_past = Some(w.cluster.sync_revision()),
+        "overtaken" => w.memory.overtaken_key = w.cluster.leader.as_ref().map(|l| l.create_revision),
         "timeline_floor" => w.memory.timeline_floor = line.number("tl")?.map(Timeline),
         "longer_ttl" => {
             let ttl = line.duration("ttl")?.ok_or("longer_ttl needs ttl=")?;

@@ -12,7 +12,7 @@ use pgha_core::sync::heard::Heard;
 use pgha_core::sync::names::{self, Method};
 use pgha_core::sync::plan::{Step, next};
 use pgha_core::sync::proof::Proof;
-use pgha_core::sync::{Facts, SyncOutcome, SyncTask};
+use pgha_core::sync::{Facts, SyncOutcome, SyncTask, Trust};
 use pgha_core::units::{Lsn, MemberName, Mono, Revision, Timeline};
 
 /// A defect in the world around the production code.
@@ -292,6 +292,7 @@ impl State {
             &Facts {
                 me: &me,
                 key: key.as_ref(),
+                trust: Trust::Settled,
                 settings: &settings,
                 members: &members,
                 pg: view.facts().unwrap(),

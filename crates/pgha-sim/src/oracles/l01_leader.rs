@@ -3,7 +3,8 @@
 //! Nobody is demanded where nobody may lead: when the newest timeline of `/history` is on no node that runs and talks with
 //! etcd, a person has to decide about what was committed on it. So it is when the cluster was founded and none of them has any
 //! data, when the only ones that have it must not be promoted by their tags, and in synchronous mode when nobody of `/sync`
-//! can, or sees too few of the others.
+//! can, or sees too few of the others. A `/sync` that a restored etcd brought does not tell who has what was acknowledged
+//! since, so then it is enough that one node is silent or has no data.
 
 use pgha_core::cluster::{Initialize, SyncKey};
 
@@ -49,6 +50,10 @@ fn nobody_may_lead(world: &World) -> bool {
         s.leader.as_ref() == Some(name) || s.standbys.contains(name)
     };
     let nodes = 0..world.nodes.len();
+    let tells = |i: usize| runs(i) && world.nodes[i].pg.data().is_some();
+    if cluster.settings().is_synchronous() && world.has_sync_from_backup(&cluster) && !nodes.clone().all(tells) {
+        return true;
+    }
     !nodes.clone().any(|i| match sync {
         None => may_lead(i),
         Some(s) => {

@@ -18,7 +18,7 @@ pub(super) fn check_commit(world: &World, i: usize, at: Point) -> Option<String>
     if !cluster.settings().is_synchronous() {
         return None;
     }
-    let sync = cluster.sync.as_ref().filter(|s| !is_from_backup(world, s))?;
+    let sync = cluster.sync.as_ref().filter(|_| !world.has_sync_from_backup(cluster))?;
     if sync.leader.as_ref() != Some(&world.nodes[i].name) {
         return None;
     }
@@ -27,16 +27,10 @@ pub(super) fn check_commit(world: &World, i: usize, at: Point) -> Option<String>
 
 /// `/sync` or the leader's claim on it may have changed.
 pub(super) fn check(world: &World) -> Option<String> {
-    let sync = world.oracles.seen.cluster.sync.as_ref();
-    if sync.is_some_and(|s| is_from_backup(world, s)) {
+    if world.has_sync_from_backup(&world.oracles.seen.cluster) {
         return None;
     }
     check_progress(world)
-}
-
-/// Is this what a restored etcd brought with it?
-fn is_from_backup(world: &World, sync: &SyncKey) -> bool {
-    world.oracles.seen.sync_from_backup == Some(sync.mod_revision)
 }
 
 /// After calm.

@@ -1,11 +1,18 @@
 //! S6: in synchronous mode the leader key goes to the last leader or to a member of `/sync` that sees enough of the
 //! others, unless an operator forces it. The last leader is one of those others: it holds what it acknowledged. A member
 //! whose key is gone still answers, and so can vote.
+//!
+//! What a restored etcd says of `/sync` is of the time of the snapshot: neither who led last nor whom commits waited for since. Until
+//! somebody has written it again nobody is judged by it, as a running primary must take its key back, and who else may lead is
+//! a question of what was acknowledged (S4).
 
 use super::seen::Acquisition;
 use crate::world::World;
 
 pub(super) fn check(world: &World, got: &Acquisition) -> Option<String> {
+    if world.has_sync_from_backup(&got.before) {
+        return None;
+    }
     let sync = got.before.sync.as_ref()?;
     let leader = sync.leader.as_ref()?;
     let name = &world.nodes[got.node].name;

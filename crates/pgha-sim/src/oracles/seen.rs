@@ -24,7 +24,7 @@ pub struct Seen {
     revisions: [Revision; KEYS.len()],
     /// The cluster when one of them changed last.
     pub cluster: Rc<ClusterView>,
-    /// The revision of `/sync` that the last restored etcd brought with it.
+    /// The revision of `/sync` that the last restored etcd brought with it; zero when it brought none.
     pub sync_from_backup: Option<Revision>,
     /// By node: what it could have learnt when it asked its peers last.
     pub asked: Vec<Option<Asked>>,
@@ -92,7 +92,7 @@ impl World {
         let seen = &mut self.oracles.seen;
         let before = std::mem::replace(&mut seen.cluster, Rc::clone(&cluster));
         if restored {
-            seen.sync_from_backup = cluster.sync.as_ref().map(|s| s.mod_revision);
+            seen.sync_from_backup = Some(cluster.sync_revision());
         }
         self.note_sync_key(&before);
         let token = |c: &ClusterView| c.leader.as_ref().map(|l| l.create_revision);
@@ -124,6 +124,11 @@ impl World {
             None => "/sync: gone".into(),
         };
         self.note(|| text);
+    }
+
+    /// Is `/sync`, or that there is none, what a restored etcd brought with it?
+    pub(super) fn has_sync_from_backup(&self, cluster: &ClusterView) -> bool {
+        self.oracles.seen.sync_from_backup == Some(cluster.sync_revision())
     }
 
     /// Is `j` a member that would answer `i`?
