@@ -7,7 +7,7 @@ use alloc::collections::BTreeMap;
 use alloc::string::String;
 
 use crate::cluster::{ClusterView, Initialize};
-use crate::units::{Lsn, MemberName, SystemId, Timeline};
+use crate::units::{Lsn, MemberName, Mono, Revision, SystemId, Timeline};
 
 /// Most members that are remembered. A cluster that has more counts as not known completely.
 pub const MAX_KNOWN_MEMBERS: usize = 128;
@@ -16,13 +16,16 @@ pub const MAX_KNOWN_MEMBERS: usize = 128;
 ///
 /// Whoever is a member while somebody leads is remembered, with its address, until a view with a leader lacks it. A
 /// view without a leader takes nobody away: a lease that etcd dropped takes the leader's own member key along, and an
-/// etcd that was emptied takes all of them. A new system identifier under `/initialize` begins the memory anew.
+/// etcd that was emptied takes all of them. Nor does one whose leader took the key less than a ttl ago, be it this node itself:
+/// after such an outage the others may be on their way back. A new system identifier under `/initialize` begins the memory anew.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct KnownCluster {
     /// `/initialize`, as last read.
     pub system_id: Option<SystemId>,
     /// Who led last.
     pub leader: Option<MemberName>,
+    /// The leader key that is there, and when it was first seen.
+    pub led_since: Option<(Revision, Mono)>,
     /// The other members, with the address to ask them at, if they published one.
     pub members: BTreeMap<MemberName, Option<String>>,
     /// The highest timeline known from `/history` or from a leader's member key.
@@ -35,7 +38,14 @@ pub struct KnownCluster {
 
 impl KnownCluster {
     /// Takes in what was read.
-    pub fn note(&mut self, me: &MemberName, cluster: &ClusterView) {
+    pub fn note(&mut self, me: &MemberName, cluster: &ClusterView, now: Mono) {
+        let key = cluster.leader.as_ref().map(|l| l.create_revision);
+        self.led_since = key.map(|key| match self.led_since {
+            Some((same, since)) if same == key => (key, since),
+            Some(_) | None => (key, now),
+        });
+        let ttl = cluster.settings().ttl;
+        let settled = self.led_since.is_some_and(|(_, since)| since.plus(ttl) <= now);
         if let Initialize::Done(id) = cluster.initialize {
             if self.system_id.is_some_and(|known| known != id) {
                 *self = KnownCluster::default();
@@ -43,8 +53,10 @@ impl KnownCluster {
             self.system_id = Some(id);
         }
         if let Some(leader) = cluster.leader_name() {
-            self.members
-                .retain(|name, _| name == leader || cluster.members.contains_key(name));
+            if settled {
+                self.members
+                    .retain(|name, _| name == leader || cluster.members.contains_key(name));
+            }
             self.leader = Some(leader.clone());
             self.remember(me, leader, None);
             let timeline = cluster.members.get(leader).and_then(|m| m.timeline);
@@ -78,6 +90,7 @@ impl KnownCluster {
         members.insert(me.clone(), Some(api_url.into()));
         KnownCluster {
             members,
+            led_since: None,
             optime: Lsn(0),
             config: None,
             ..self.clone()
@@ -111,7 +124,9 @@ mod tests {
 
     use super::{KnownCluster, MAX_KNOWN_MEMBERS};
     use crate::cluster::{ClusterView, Initialize, LeaderKey, Member};
-    use crate::units::{MemberName, SystemId};
+    use crate::units::{MemberName, Mono, SystemId};
+
+    const START: Mono = Mono(1_000_000);
 
     fn view(leader: Option<&str>, members: &[&str]) -> ClusterView {
         let member = |name: &&str| {
@@ -139,14 +154,17 @@ mod tests {
     }
 
     #[test]
-    fn members_that_vanish_while_nobody_leads_are_remembered_until_somebody_leads_without_them() {
+    fn members_that_vanish_are_remembered_until_somebody_has_led_without_them_for_a_ttl() {
         let me = "a".into();
         let mut known = KnownCluster::default();
-        known.note(&me, &view(Some("b"), &["a", "b", "c"]));
-        known.note(&me, &view(None, &["a"]));
+        known.note(&me, &view(Some("b"), &["a", "b", "c"]), START);
+        known.note(&me, &view(None, &["a"]), START);
         assert_eq!(names(&known), ["b", "c"]);
         assert_eq!(known.members[&"b".into()].as_deref(), Some("http://b"));
-        known.note(&me, &view(Some("c"), &["a", "c"]));
+        let led = view(Some("c"), &["a", "c"]);
+        known.note(&me, &led, START);
+        assert_eq!(names(&known), ["b", "c"]);
+        known.note(&me, &led, START.plus(led.settings().ttl));
         assert_eq!(names(&known), ["c"]);
     }
 
@@ -154,8 +172,8 @@ mod tests {
     fn a_leader_without_a_member_key_keeps_the_address_it_had() {
         let me = "a".into();
         let mut known = KnownCluster::default();
-        known.note(&me, &view(Some("b"), &["a", "b"]));
-        known.note(&me, &view(Some("b"), &["a"]));
+        known.note(&me, &view(Some("b"), &["a", "b"]), START);
+        known.note(&me, &view(Some("b"), &["a"]), START);
         assert_eq!(known.members[&"b".into()].as_deref(), Some("http://b"));
     }
 
@@ -163,12 +181,12 @@ mod tests {
     fn another_system_identifier_is_another_cluster() {
         let me = "a".into();
         let mut known = KnownCluster::default();
-        known.note(&me, &view(Some("b"), &["a", "b"]));
+        known.note(&me, &view(Some("b"), &["a", "b"]), START);
         let other = ClusterView {
             initialize: Initialize::Done(SystemId(43)),
             ..view(None, &["a"])
         };
-        known.note(&me, &other);
+        known.note(&me, &other, START);
         assert!(known.members.is_empty());
     }
 
@@ -177,7 +195,7 @@ mod tests {
         let me = "a".into();
         let mut known = KnownCluster::default();
         for i in 0..2 * MAX_KNOWN_MEMBERS {
-            known.note(&me, &view(None, &[&format!("m{i}")]));
+            known.note(&me, &view(None, &[&format!("m{i}")]), START);
         }
         assert_eq!(known.members.len(), MAX_KNOWN_MEMBERS);
         assert!(known.is_incomplete());

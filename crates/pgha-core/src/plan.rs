@@ -45,7 +45,7 @@ pub fn prove(v: &View) -> Option<Commit> {
     })
 }
 
-/// Give the key up, with the release marker in the same transaction.
+/// Give the key up, as a rule with the release marker in the same transaction.
 ///
 /// Guarded by `/status` as last written too: each proof rewrites it. A release whose answer was lost may arrive after the
 /// node went on and proved its leadership again; the marker would then tell everybody not to wait for a leader that is
@@ -58,10 +58,15 @@ pub fn release(v: &View, optime: Option<Lsn>) -> Option<Commit> {
         guards,
         changes: vec![
             Change::Delete(Key::Leader),
-            // The mark says that nobody writes any more, and whoever was told that it may go on without etcd does.
-            Change::PutStatus(status_value(v, optime, failsafe::word(v).is_none())),
+            Change::PutStatus(status_value(v, optime, nobody_writes(v))),
         ],
     })
+}
+
+/// What the mark of a release says. Whoever was told that it may go on without etcd writes, and a node that cannot prove the
+/// key that carries its name does not know who led since: such a key may come from a snapshot.
+pub(crate) fn nobody_writes(v: &View) -> bool {
+    failsafe::word(v).is_none() && v.live_proof_of_key().is_some()
 }
 
 /// `/status` is as this node last read or wrote it. Garbage has no revision to compare with here.

@@ -130,19 +130,31 @@ pub fn healthiest(
         if peer.in_recovery == Some(false) {
             return Err(NotHealthiest::PrimaryAlive(name.clone()));
         }
-        if Some(name) == ignore || !peer.tags.may_lead() || peer.watchdog_failed || peer.in_recovery.is_none() {
+        if Some(name) == ignore || peer.in_recovery.is_none() {
             continue;
         }
-        if planted(view, Planted::PositionIgnored) {
+        // Somebody was promoted there. That is so whoever tells of it, also who may not lead, or is not in a /sync that may come
+        // from a snapshot; and it stays so however long it is waited for.
+        compare_timelines(my_timeline, name, peer)?;
+        if !peer.tags.may_lead() || peer.watchdog_failed || planted(view, Planted::PositionIgnored) {
             continue;
         }
-        if in_sync_set(view, cluster, name) {
-            compare(my_timeline, my_lsn, my_priority, name, peer)?;
-        } else {
-            compare_timelines(my_timeline, name, peer)?;
+        if !in_sync_set(view, cluster, name) {
+            continue;
         }
+        if !cluster.members.contains_key(name) && !waits_for_the_keyless(view) {
+            continue;
+        }
+        compare(my_timeline, my_lsn, my_priority, name, peer)?;
     }
     Ok(())
+}
+
+/// Who answers and has no member key does not reach etcd, or not yet: an outage took all keys, and some come back later than
+/// others. Whoever is ahead gets a ttl for it; after that a cluster without a leader is the greater loss.
+fn waits_for_the_keyless(view: &View) -> bool {
+    let since = view.memory.leaderless_since;
+    since.is_none_or(|since| view.now.mono < since.plus(view.settings().ttl))
 }
 
 /// Why this node's WAL is too old to lead, whoever else there is: somebody was promoted whom it has not followed, or, with
@@ -190,11 +202,10 @@ fn compare(
     name: &MemberName,
     peer: &PeerStatus,
 ) -> Result<(), NotHealthiest> {
-    compare_timelines(my_timeline, name, peer)?;
     let peer_lsn = peer.lsn.unwrap_or(Lsn(0));
     // A position on an older timeline is not comparable.
     if let (Some(mine), Some(theirs)) = (my_timeline, peer.timeline)
-        && mine > theirs
+        && theirs < mine
     {
         return Ok(());
     }

@@ -205,6 +205,9 @@ rules! {
     RaceNotHealthiest = 830,
     /// A manual candidate is alive: it goes first.
     RaceCandidateFirst = 835,
+    /// A switchover released the key because somebody has the leader's last record, and this node does not have it. It may be cut
+    /// off from those who have it and take itself for the healthiest: it waits for them, for a ttl at most.
+    RaceLastRecordMissing = 837,
     /// The healthiest node takes the key.
     RaceAcquire = 840,
     /// Somebody else was faster.

@@ -145,6 +145,8 @@ pub struct Memory {
     pub job_ended_at: Mono,
     /// Since when there has been neither `/initialize` nor a leader.
     pub scope_empty_since: Option<Mono>,
+    /// Since when etcd, read again and again, has had no leader key.
+    pub leaderless_since: Option<Mono>,
     /// The cluster as it was while somebody led.
     pub known: KnownCluster,
     /// As it was when a part of it was last put on disk; nothing after a job that replaced the data directory.
@@ -269,9 +271,9 @@ pub struct CycleFacts {
     pub peers_asked: bool,
     /// The listed members were asked in this cycle whether this leader may go on.
     pub failsafe_asked: bool,
-    /// The leader key was taken in this cycle.
+    /// The leader key was taken in this cycle, and etcd said so.
     pub acquired: bool,
-    /// The leader key was taken in this cycle, in maintenance mode: somebody had named this node.
+    /// That was in maintenance mode: somebody had named this node.
     pub acquired_in_pause: bool,
     /// An attempt to take the leader key failed in this cycle.
     pub lost_race: bool,

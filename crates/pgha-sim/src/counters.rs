@@ -368,6 +368,7 @@ const NOT_DEMANDED: &[(&str, &str)] = &[
     ("effect commit: update sync", LATER_SEEDS),
     ("rule 810 RaceNotAllowed", LATER_SEEDS),
     ("rule 875 RaceNotSynchronous", LATER_SEEDS),
+    ("rule 876 RaceSyncOfPast", LATER_SEEDS),
     ("rule 877 RaceQuorumMissing", LATER_SEEDS),
     ("rule 912 LeadCommitsWait", LATER_SEEDS),
     ("rule 913 LeadWouldAcknowledge", LATER_SEEDS),

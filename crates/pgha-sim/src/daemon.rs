@@ -14,7 +14,7 @@ use crate::world::{Happening, MS, World};
 impl World {
     /// Starts the daemon of a node, attaching to a fence that is there.
     pub fn start_agent(&mut self, i: usize) {
-        let now = self.node_now(i);
+        let (at, now) = (self.now, self.node_now(i));
         let spec = NodeSpec {
             kept_cluster: self.nodes[i].pg.data().and_then(|d| parse_kept(d.kept.as_ref()?).ok()),
             ..self.plan.settings.node_spec(i, &self.nodes[i].name)
@@ -22,6 +22,7 @@ impl World {
         self.new_client(i);
         let node = &mut self.nodes[i];
         node.epoch += 1;
+        node.started_at = at;
         node.agent = Some(Node::new(now, spec));
         let epoch = node.epoch;
         self.plant(i);
@@ -64,7 +65,7 @@ impl World {
         node.frozen = 0;
         node.held.clear();
         node.clock.reboot(now);
-        node.watchdog.fires_at = None;
+        (node.watchdog.fires_at, node.watchdog.missed_until) = (None, None);
     }
 
     /// The process is gone, and with it everything that was under way for it.

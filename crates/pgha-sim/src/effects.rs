@@ -72,10 +72,10 @@ impl World {
             }
             Effect::SetFence(order) => {
                 let node = &mut self.nodes[i];
-                node.fence = Some(order);
+                let before = node.fence.replace(order);
                 node.fired = false;
                 self.set_fence_alarm(i);
-                self.tend_watchdog(i, order);
+                self.tend_watchdog(i, before, order);
                 // A deadline that lies in the past is taken too, and is due at once.
                 self.fence_looks(i);
             }
@@ -114,7 +114,6 @@ impl World {
 
     fn ask_peers(&mut self, i: usize, epoch: u64, op: OpId, peers: &[(MemberName, String)], budget: Duration) {
         self.note_asked(i);
-        self.note_peers_asked(i, peers);
         let mut answers = BTreeMap::new();
         let mut after = self.latency();
         let at = self.boot(i);
@@ -126,10 +125,12 @@ impl World {
             let view = status.map_or(PeerView::Unreachable { at }, |status| PeerView::Answered { at, status });
             answers.insert(name.clone(), view);
         }
+        self.note_peers_asked(i, &answers);
         self.later(i, epoch, after, Event::PeersAnswered { op, answers });
     }
 
-    fn peer_status(&self, from: usize, name: &MemberName) -> Option<PeerStatus> {
+    /// What `GET /patroni` of this member answers; `None` when it does not answer.
+    pub(crate) fn peer_status(&self, from: usize, name: &MemberName) -> Option<PeerStatus> {
         let at = self.nodes.iter().position(|n| n.name == *name)?;
         let peer = &self.nodes[at];
         if !peer.agent_runs() || !self.talk(from, at) {

@@ -23,11 +23,13 @@ pub struct Watchdog {
     pub broken: u32,
     /// When it resets the machine, if it is armed and not fed.
     pub fires_at: Option<Time>,
+    /// Maintenance mode was lifted while it did not work: by when the server must have stopped for that.
+    pub missed_until: Option<Time>,
 }
 
 impl World {
-    /// The fence has a new order, and the watchdog with it.
-    pub(crate) fn tend_watchdog(&mut self, i: usize, order: FenceOrder) {
+    /// The fence has a new order in the place of the one before, and the watchdog with it.
+    pub(crate) fn tend_watchdog(&mut self, i: usize, before: Option<FenceOrder>, order: FenceOrder) {
         if !self.plan.settings.watchdog_required {
             return;
         }
@@ -41,6 +43,14 @@ impl World {
             FenceOrder::Until(_) => self.nodes[i].watchdog.fires_at,
             FenceOrder::StandbyOnly | FenceOrder::Paused => None,
         };
+        let missed_until = match order {
+            FenceOrder::Until(at) if fires_at.is_none() && before == Some(FenceOrder::Paused) => {
+                Some(self.nodes[i].clock.when(at))
+            }
+            FenceOrder::Until(_) => self.nodes[i].watchdog.missed_until,
+            FenceOrder::StandbyOnly | FenceOrder::Paused => None,
+        };
+        self.nodes[i].watchdog.missed_until = missed_until;
         self.nodes[i].watchdog.fires_at = fires_at;
         if let Some(when) = fires_at {
             self.at(when, Happening::Watchdog { node: i });

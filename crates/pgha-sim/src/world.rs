@@ -62,6 +62,8 @@ pub struct SimNode {
     pub agent: Option<Node>,
     /// Which daemon this is: completions for an earlier one are dropped.
     pub epoch: u64,
+    /// When it was started.
+    pub started_at: Time,
     /// What the fence enforces; `None` when there is no fence process.
     pub fence: Option<FenceOrder>,
     /// The fence has fired and was not told anything newer.
@@ -101,6 +103,7 @@ impl SimNode {
             pg: SimPostgres::new(),
             agent: None,
             epoch: 0,
+            started_at: 0,
             fence: None,
             fired: false,
             job: None,

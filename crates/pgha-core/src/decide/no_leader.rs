@@ -361,6 +361,9 @@ fn decide_race(v: &View, c: &ClusterView) -> Decision {
     if let Some(decision) = sync_of_past(v, c) {
         return decision;
     }
+    if let Some(wait) = leave_to_whoever_has_all(v, c) {
+        return wait;
+    }
     let (ignore, check_lag) = match &c.failover {
         // A switchover is asked of a leader, and whoever it names was chosen by that one.
         Some(wish) if wish.is_switchover() && race::sync_is_of_past(v, c) => (None, true),
@@ -403,6 +406,24 @@ fn sync_of_past(v: &View, c: &ClusterView) -> Option<Decision> {
             scope_lost::remedy(v)
         ),
     ))
+}
+
+/// A switchover loses nothing: the leader gave its key up when somebody had its last record. Who lacks that record may not even
+/// reach whoever has it, and leaves the race to the others for a ttl.
+fn leave_to_whoever_has_all(v: &View, c: &ClusterView) -> Option<Decision> {
+    c.failover.as_ref().filter(|wish| wish.is_switchover())?;
+    let end = c.status.as_ref().filter(|s| s.released)?.optime;
+    let until = v.memory.sight.as_ref()?.at.plus(v.settings().ttl);
+    let mine = v.pg.facts().and_then(|f| f.lsn()).unwrap_or_default();
+    // The record that begins at the end is the last one.
+    let lacks_it = mine <= end && v.now.mono < until;
+    lacks_it.then(|| {
+        rest_until(
+            Rule::RaceLastRecordMissing,
+            format!("switchover: the leader ended with the record at {end}, and I am at {mine}: who has it goes first"),
+            until.min(v.now.mono.plus(RACE_POLL)),
+        )
+    })
 }
 
 /// The candidate was chosen by a person, and as a rule checked by the old leader: others being ahead does not matter. But

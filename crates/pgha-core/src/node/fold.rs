@@ -132,6 +132,7 @@ impl Node {
             }
             None => {
                 let now = self.view.now.mono;
+                self.view.memory.leaderless_since = None;
                 self.view.dcs = match core::mem::replace(&mut self.view.dcs, DcsView::NotRead) {
                     DcsView::NotRead => DcsView::NotRead,
                     DcsView::Fresh(c) => DcsView::Unreachable {
@@ -153,7 +154,9 @@ impl Node {
         self.note_sight(&cluster, now);
         let me = &self.view.me.name;
         let m = &mut self.view.memory;
-        m.known.note(me, &cluster);
+        m.known.note(me, &cluster, now);
+        let leaderless = cluster.leader.is_none();
+        m.leaderless_since = leaderless.then(|| m.leaderless_since.unwrap_or(now));
         failsafe::note_read(&mut m.failsafe, &cluster, now);
         if let Some(config) = &cluster.config {
             if config.settings.ttl < m.settings.ttl {
@@ -621,6 +624,7 @@ impl Node {
     }
 
     fn released(&mut self) {
+        let marked = plan::nobody_writes(&self.view);
         self.view.memory.proof = None;
         self.view.memory.failsafe.grant = None;
         let now = self.view.now.mono;
@@ -630,7 +634,7 @@ impl Node {
         if let DcsView::Fresh(c) = &mut self.view.dcs {
             c.leader = None;
             if let Some(status) = &mut c.status {
-                status.released = true;
+                status.released = marked;
             }
         }
         self.again = true;

@@ -13,7 +13,7 @@ use crate::job::{Job, StopMode};
 use crate::plan;
 use crate::race;
 use crate::units::MemberName;
-use crate::view::{Handover, HandoverReason};
+use crate::view::{Handover, HandoverReason, WatchdogView};
 
 impl Node {
     pub(super) fn perform(&mut self, action: Action, because: String, out: &mut Vec<Effect>) {
@@ -134,10 +134,12 @@ impl Node {
             checkpoint: None,
             released_at: None,
         });
+        // A checkpoint beforehand shortens the stop, but clients write while it lasts, and without its watchdog nobody may.
+        let guarded = !self.view.me.watchdog_required || self.view.memory.watchdog != WatchdogView::Failed;
         self.begin_job(
             Job::Stop {
                 mode: StopMode::Fast,
-                checkpoint_first: true,
+                checkpoint_first: guarded,
             },
             out,
         );

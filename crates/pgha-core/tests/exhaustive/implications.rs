@@ -74,6 +74,16 @@ implications! {
         let status = v.cluster()?.status.as_ref()?;
         Some(status.writer.as_ref() == Some(&v.me.name) || status.mod_revision <= proof.revision)
     },
+    "S8: a key that was neither taken in this cycle nor proven is not proven while a peer tells of a newer timeline" => |v, d| {
+        let primary = v.memory.maybe_writable || v.pg.says_primary();
+        let certain = primary || v.memory.cycle.acquired || v.live_proof_of_key().is_some();
+        let mine = timeline(v)?;
+        let newer = v.peers.values().any(|p| matches!(p, PeerView::Answered { status, .. } if status.timeline > Some(mine)));
+        if certain || !newer || !v.holds_leader_key() {
+            return None;
+        }
+        Some(d.action != Action::HoldLeaderKey)
+    },
     "S8: a node whose timeline is behind /history neither takes nor uses the key" => |v, d| {
         let (Some(mine), Some(cluster)) = (timeline(v), v.cluster()?.timeline_by_history()) else { return None };
         if mine >= cluster || v.settings().pause || v.memory.job.is_some() {

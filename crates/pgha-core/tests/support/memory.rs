@@ -60,6 +60,7 @@ pub fn set(w: &mut World, directive: &str, line: &mut Line) -> Result<bool, Stri
         "claim" => w.memory.bootstrap_claim = line.number("rev")?.map(Revision).or(Some(w.cluster.revision)),
         "known" => known(w, line)?,
         "scope_empty" => w.memory.scope_empty_since = Some(w.age(line)?),
+        "leaderless" => w.memory.leaderless_since = Some(w.age(line)?),
         "store_replaced" => w.memory.store_replaced_at = Some(w.age(line)?),
         "sync_of_past" => w.memory.sync_of_past = Some(w.cluster.sync_revision()),
         "overtaken" => w.memory.overtaken_key = w.cluster.leader.as_ref().map(|l| l.create_revision),
@@ -195,6 +196,7 @@ fn known(w: &mut World, line: &mut Line) -> Result<(), String> {
         timeline: Some(Timeline(line.number("tl")?.unwrap_or(1))),
         optime: line.lsn("lsn")?.unwrap_or_default(),
         config: None,
+        led_since: None,
     };
     Ok(())
 }
@@ -352,7 +354,9 @@ fn cycle(w: &mut World, line: &mut Line) {
     c.proven |= line.flag("proven");
     c.refuted |= line.flag("refuted");
     c.dcs_silent |= line.flag("silent");
-    c.acquired_in_pause |= line.flag("acquired");
+    let acquired = line.flag("acquired");
+    c.acquired |= acquired;
+    c.acquired_in_pause |= acquired;
     c.lost_race |= line.flag("lost_race");
     c.lost_claim |= line.flag("lost_claim");
 }

@@ -17,6 +17,7 @@ impl World {
         }
         self.oracles.store_checked = revision;
         s13_slots::note(self);
+        s07_bounded_loss::note(self);
         if let Some(got) = self.see_store() {
             self.found(s06_eligibility::check(self, &got));
             self.found(s07_bounded_loss::check(self, &got));

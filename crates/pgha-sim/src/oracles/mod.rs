@@ -66,7 +66,9 @@ pub struct Oracles {
     store_checked: i64,
     /// The history of the primary with the newest branch (S4).
     newest: Option<History>,
-    /// By node: when its member key was there last (S13).
+    /// The leader key, present and gone (S7).
+    leader_key: s07_bounded_loss::LeaderKeySeen,
+    /// By node: when its member key was there last (S7, S13).
     member_seen: Vec<Option<Time>>,
     /// When a slot was lost or dropped last, anywhere (S13).
     slots_changed: Time,

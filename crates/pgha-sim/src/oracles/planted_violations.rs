@@ -1,9 +1,14 @@
 //! Each oracle of the cluster's course is shown a world that breaks its invariant, and one that does not.
 
+use std::collections::BTreeMap;
+
 use pgha_core::commit::Key;
+use pgha_core::effect::FenceOrder;
 use pgha_core::job::{Job, StartRole, StopMode};
+use pgha_core::peer::PeerView;
 use pgha_core::pg::UnfinishedWork;
 use pgha_core::request::RequestId;
+use pgha_core::units::Mono;
 
 use super::{
     l02_no_needless_failover as l02, l03_named_end as l03, l06_commands_end as l06, l07_views_agree as l07,
@@ -87,7 +92,16 @@ fn s8_sees_a_promotion_while_a_peer_on_a_newer_timeline_answers() {
         .fork(fork);
     broken(s08::check_job(&world, standby, &Job::Promote), "S8");
     // Whom it asked and did not reach may have been out of reach then.
-    world.note_peers_asked(standby, &[]);
+    world.note_peers_asked(standby, &BTreeMap::new());
+    assert_eq!(s08::check_job(&world, standby, &Job::Promote), None);
+    // What it was told it must go by.
+    let name = world.nodes[leader].name.clone();
+    let status = world.peer_status(standby, &name).expect("it answers");
+    let answer = PeerView::Answered { at: Mono(0), status };
+    world.note_peers_asked(standby, &BTreeMap::from([(name, answer)]));
+    broken(s08::check_job(&world, standby, &Job::Promote), "S8");
+    // The fence stops it first.
+    world.nodes[standby].fence = Some(FenceOrder::Until(Mono(0)));
     assert_eq!(s08::check_job(&world, standby, &Job::Promote), None);
 }
 

@@ -3,6 +3,7 @@
 //! leader that it has left. An operator may name a candidate that is behind.
 
 use pgha_core::cluster::ClusterView;
+use pgha_core::effect::FenceOrder;
 use pgha_core::job::{Job, StartRole};
 use pgha_core::view::Divergence;
 
@@ -41,20 +42,30 @@ pub(super) fn check_job(world: &World, i: usize, job: &Job) -> Option<String> {
 fn check_promotion(world: &World, i: usize) -> Option<String> {
     let node = &world.nodes[i];
     let mine = node.pg.data()?.timeline();
+    if matches!(node.fence, Some(FenceOrder::Until(at)) if world.boot(i) >= at) {
+        // A machine that was frozen between the order to the fence and the promotion: the fence stops the server first.
+        return None;
+    }
     let watch = &world.oracles.watch;
     let asked = watch.peers_asked.get(&i).filter(|(at, _)| world.now < at + FRESH);
-    let newer = |j: &usize| {
-        let peer = &world.nodes[*j];
-        let tells = matches!(peer.pg.server, Server::Primary | Server::Standby(_)) && !peer.pg.mute;
-        let was_reached = asked.is_none_or(|(_, reached)| reached.contains(j));
-        let answers = tells && was_reached && world.is_askable(i, *j);
-        answers && peer.pg.data().is_some_and(|d| d.timeline() > mine)
+    let newer = |j: &usize| match asked {
+        // What it was told is what it can go by: who could not tell then may have come up, or streamed on, since.
+        Some((_, told)) => told.get(j).is_some_and(|theirs| theirs.0 > mine),
+        None => would_tell(world, i, *j).is_some_and(|theirs| theirs > mine),
     };
     let ahead = world.others(i).find(newer).filter(|_| !watch.named.contains(&i))?;
     Some(format!(
         "S8: {} is promoted on timeline {mine} although {} is on a newer one and answers",
         node.name, world.nodes[ahead].name
     ))
+}
+
+/// The timeline that a member would tell if it was asked now.
+fn would_tell(world: &World, i: usize, j: usize) -> Option<u32> {
+    let peer = &world.nodes[j];
+    let tells = matches!(peer.pg.server, Server::Primary | Server::Standby(_)) && !peer.pg.mute;
+    let data = peer.pg.data().filter(|_| tells && world.is_askable(i, j));
+    data.map(Data::timeline)
 }
 
 /// `i` is started as a standby, believing that it never left the history of `leader`.

@@ -1,4 +1,7 @@
 //! S12: where a watchdog is required, whoever accepts writes has it armed. Maintenance mode is excepted.
+//!
+//! In maintenance mode it is closed, so that one which broke meanwhile is found out when the mode is lifted: the server is
+//! writable then, and has to be stopped before the first deadline that it got.
 
 use pgha_core::effect::FenceOrder;
 
@@ -9,7 +12,9 @@ pub(super) fn check(world: &World) -> Option<String> {
         return None;
     }
     let unguarded = world.nodes.iter().find(|node| {
-        node.accepts_writes() && node.watchdog.fires_at.is_none() && node.fence != Some(FenceOrder::Paused)
+        let device = node.watchdog;
+        let stops = device.missed_until.is_some_and(|at| world.now < at);
+        node.accepts_writes() && device.fires_at.is_none() && !stops && node.fence != Some(FenceOrder::Paused)
     })?;
     Some(format!(
         "S12: {} accepts writes and its watchdog is not armed",

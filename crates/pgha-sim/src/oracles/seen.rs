@@ -8,6 +8,7 @@ use pgha_core::commit::Key;
 use pgha_core::units::{Revision, Timeline};
 use pgha_wire::keys;
 
+use super::s07_bounded_loss::could_ask;
 use crate::world::{BASE, SimNode, World};
 
 /// Keys that oracles look into.
@@ -35,7 +36,7 @@ pub struct Seen {
 pub struct Asked {
     /// Peers that answer.
     pub answering: Vec<usize>,
-    /// One of them that is a member by its key, on the same timeline, and ahead.
+    /// One of them that it could ask, on the same timeline, and ahead.
     pub ahead: Option<usize>,
 }
 
@@ -140,14 +141,13 @@ impl World {
     /// A node asks its peers: notes who could tell it something.
     pub(crate) fn note_asked(&mut self, i: usize) {
         let answers = |j: &usize| self.nodes[*j].agent_runs() && self.talk(i, *j);
-        let is_member = |j: &usize| self.etcd.get(&self.oracles.seen.members[*j]).is_some();
         let answering: Vec<usize> = self.others(i).filter(answers).collect();
-        let mut members = answering.iter().copied().filter(is_member);
+        let mut members = answering.iter().copied().filter(|j| could_ask(self, i, *j));
         let ahead = members.find(|j| self.is_ahead(*j, i));
         self.oracles.seen.asked[i] = Some(Asked { answering, ahead });
     }
 
-    /// Is the standby `j` on the same timeline as `i`, and ahead?
+    /// Is the standby `j`, which may lead, on the same timeline as `i`, and ahead?
     pub(super) fn is_ahead(&self, j: usize, i: usize) -> bool {
         let (theirs, mine) = (&self.nodes[j].pg, &self.nodes[i].pg);
         let shown = |d: &crate::postgres::Data| (Timeline(d.timeline()), d.replayed);
@@ -157,6 +157,7 @@ impl World {
         ) else {
             return false;
         };
-        theirs.receiver().is_some() && !theirs.mute && a.0 == b.0 && a.1 > b.1
+        let may_lead = self.plan.settings.tags.of(j).may_lead();
+        may_lead && theirs.receiver().is_some() && !theirs.mute && a.0 == b.0 && a.1 > b.1
     }
 }

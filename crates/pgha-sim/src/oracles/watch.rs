@@ -3,8 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use pgha_core::job::Job;
+use pgha_core::peer::PeerView;
 use pgha_core::request::RequestId;
-use pgha_core::units::{MemberName, Revision};
+use pgha_core::units::{MemberName, Revision, Timeline};
 
 use super::{
     l02_no_needless_failover as l02, l03_named_end as l03, l06_commands_end as l06, l07_views_agree as l07,
@@ -33,8 +34,8 @@ pub(super) struct Watch {
     pub asked: BTreeMap<RequestId, (usize, Time)>,
     /// Whom an operator ever named as a candidate.
     pub named: BTreeSet<usize>,
-    /// By node: when it asked its peers last, and whom it reached.
-    pub peers_asked: BTreeMap<usize, (Time, Vec<usize>)>,
+    /// By node: when it asked its peers last, and the timelines that were told.
+    pub peers_asked: BTreeMap<usize, (Time, BTreeMap<usize, Timeline>)>,
     /// By node: since when nothing has kept its daemon from a majority of etcd.
     pub whole_path: BTreeMap<usize, Time>,
 }
@@ -124,12 +125,14 @@ impl World {
         self.oracles.watch.asked.retain(|_, (node, _)| *node != i);
     }
 
-    /// A daemon asks its peers.
-    pub(crate) fn note_peers_asked(&mut self, i: usize, peers: &[(MemberName, String)]) {
-        let asked = |j: &usize| peers.iter().any(|(name, _)| *name == self.nodes[*j].name);
-        let reached = |j: &usize| asked(j) && self.nodes[*j].agent_runs() && self.talk(i, *j);
-        let reached = self.others(i).filter(reached).collect();
-        self.oracles.watch.peers_asked.insert(i, (self.now, reached));
+    /// A daemon asked its peers, and this is what they tell.
+    pub(crate) fn note_peers_asked(&mut self, i: usize, answers: &BTreeMap<MemberName, PeerView>) {
+        let told = |j: usize| match answers.get(&self.nodes[j].name) {
+            Some(PeerView::Answered { status, .. }) => Some((j, status.timeline?)),
+            Some(PeerView::NotAsked | PeerView::Unreachable { .. } | PeerView::Impostor { .. }) | None => None,
+        };
+        let told = self.others(i).filter_map(told).collect();
+        self.oracles.watch.peers_asked.insert(i, (self.now, told));
     }
 
     /// An operator named a candidate.
