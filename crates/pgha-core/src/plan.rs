@@ -258,7 +258,7 @@ pub fn upkeep(v: &View) -> Vec<Commit> {
 
 /// `/sync`, when a claim is to be taken back or made. It goes first: commits may wait for it.
 fn update_sync(v: &View, c: &ClusterView) -> Option<Commit> {
-    let change = match sync::plan::next(&sync::facts(v)?, &v.memory.sync) {
+    let change = match sync::next_step(v)? {
         Step::Write(claim) => Change::PutSync {
             leader: claim.leader,
             quorum: claim.quorum,
@@ -283,7 +283,7 @@ pub fn sync_poll(v: &View) -> Option<Duration> {
     if sync::is_stale(v) {
         return Some(SYNC_POLL);
     }
-    let under_way = match sync::plan::next(&sync::facts(v)?, &v.memory.sync) {
+    let under_way = match sync::next_step(v)? {
         Step::Wait(_) | Step::Write(_) | Step::Delete | Step::Task(_) => true,
         Step::Rest => false,
     };

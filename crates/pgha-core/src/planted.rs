@@ -56,8 +56,6 @@ pub enum Planted {
     PromotesOnOldRead,
     /// A transaction without an answer is taken for applied.
     SilenceIsSuccess,
-    /// A former primary follows without a look at its WAL.
-    FormerPrimaryFollows,
     /// A directory that pg_rewind left half way is started.
     HalfRewoundStarted,
     /// A directory that a copy left half way is started.
@@ -72,6 +70,20 @@ pub enum Planted {
     LostSlotKept,
     /// The health check for the primary goes by PostgreSQL's role alone.
     AnswersByRoleOnly,
+    /// A switchover that names nobody may go to a member outside `/sync`.
+    SwitchoverToAnybody,
+    /// Commits are believed to wait as soon as there are synchronous names.
+    WaitingIsBelieved,
+    /// A standby is named in `/sync` before it has received what was acknowledged.
+    PublishedAtOnce,
+    /// Synchronous names change before `/sync` is taken back.
+    NamesBeforeKey,
+    /// A standby that is gone stays among the synchronous names.
+    OldNamesKept,
+    /// In strict mode any standby may acknowledge while nobody is chosen.
+    AnybodyInStrictMode,
+    /// A candidate of `/sync` does not look whom else it sees.
+    VotersIgnored,
 }
 
 /// Is this defect planted in this node?

@@ -185,7 +185,8 @@ pub fn has_voters(view: &View, cluster: &ClusterView) -> bool {
 
 /// `/sync`, when whoever leads next has to see others of its members.
 fn voting_key<'a>(view: &View, cluster: &'a ClusterView) -> Option<&'a SyncKey> {
-    let counts = view.settings().is_synchronous() && !sync_is_of_past(view, cluster);
+    let is_believed = !sync_is_of_past(view, cluster) && !planted(view, Planted::VotersIgnored);
+    let counts = view.settings().is_synchronous() && is_believed;
     cluster.sync.as_ref().filter(|s| counts && s.quorum > 0)
 }
 
@@ -249,6 +250,10 @@ pub fn my_timeline(view: &View) -> Option<Timeline> {
 
 /// In synchronous mode only members of `/sync` count; everybody when the key is of the past, and then everybody is asked for.
 pub fn in_sync_set(view: &View, cluster: &ClusterView, name: &MemberName) -> bool {
+    let to_anybody = cluster.failover.as_ref().is_some_and(|wish| wish.candidate.is_none());
+    if to_anybody && planted(view, Planted::SwitchoverToAnybody) {
+        return true;
+    }
     match cluster.sync.as_ref().filter(|_| !sync_is_of_past(view, cluster)) {
         Some(sync) if view.settings().is_synchronous() && sync.leader.is_some() => {
             let same = |other: &MemberName| other.as_str().eq_ignore_ascii_case(name.as_str());

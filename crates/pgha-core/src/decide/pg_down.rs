@@ -220,7 +220,7 @@ fn decide_following(v: &View, c: &ClusterView, control: &ControlData, leader: &M
         }
         Divergence::None { leader: of } if of == leader => {}
         Divergence::Unknown | Divergence::None { .. } | Divergence::WalGone { .. } | Divergence::Found { .. } => {
-            if was_primary(control) && !planted(v, Planted::FormerPrimaryFollows) {
+            if was_primary(control) {
                 return check_former_primary(v, c, control, leader, source);
             }
         }

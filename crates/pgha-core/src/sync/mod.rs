@@ -22,6 +22,7 @@
 
 pub mod candidates;
 pub mod claim;
+mod defects;
 pub mod heard;
 pub mod names;
 pub mod plan;
@@ -115,6 +116,12 @@ pub fn facts(v: &View) -> Option<Facts<'_>> {
     shown(v).filter(|_| !is_stale(v))
 }
 
+/// The next step of a running primary that leads; `None` when there is nothing to plan for.
+pub fn next_step(v: &View) -> Option<plan::Step> {
+    let f = facts(v)?;
+    Some(defects::step(v, &f).unwrap_or_else(|| plan::next(&f, &v.memory.sync)))
+}
+
 /// As PostgreSQL showed itself last.
 fn shown(v: &View) -> Option<Facts<'_>> {
     let cluster = v.cluster()?;
@@ -150,7 +157,7 @@ pub fn task(v: &View) -> Option<plan::Change> {
             proof: None,
         });
     }
-    match plan::next(&facts(v)?, &v.memory.sync) {
+    match next_step(v)? {
         plan::Step::Task(change) => Some(change),
         plan::Step::Rest | plan::Step::Wait(_) | plan::Step::Write(_) | plan::Step::Delete => None,
     }

@@ -4,6 +4,7 @@
 use pgha_core::planted::Planted;
 
 use super::{Defect, Place, WorldDefect};
+use crate::settings::SYNCHRONOUS_FROM;
 
 const fn core(id: &'static str, planted: Planted, limit: u64, source: &'static str, what: &'static str) -> Defect {
     let place = Place::Core(planted);
@@ -11,6 +12,7 @@ const fn core(id: &'static str, planted: Planted, limit: u64, source: &'static s
         id,
         what,
         source,
+        from: 0,
         limit,
         place,
     }
@@ -22,8 +24,17 @@ const fn world(id: &'static str, defect: WorldDefect, limit: u64, source: &'stat
         id,
         what,
         source,
+        from: 0,
         limit,
         place,
+    }
+}
+
+/// A defect that only plans with synchronous modes can show.
+const fn synchronous(defect: Defect) -> Defect {
+    Defect {
+        from: SYNCHRONOUS_FROM,
+        ..defect
     }
 }
 
@@ -88,7 +99,7 @@ pub const DEFECTS: &[Defect] = &[
     world(
         "past-believed",
         WorldDefect::PastBelieved,
-        500,
+        3_000,
         "Patroni #308, #3314, #3318; F02, F13",
         "answers of a member of etcd that lags behind are believed",
     ),
@@ -261,13 +272,6 @@ pub const DEFECTS: &[Defect] = &[
         "a transaction whose answer is lost is taken for written",
     ),
     core(
-        "former-primary-follows",
-        Planted::FormerPrimaryFollows,
-        3_000,
-        "Patroni #3648, #3652",
-        "a returned primary starts as a standby from a directory that was not rewound",
-    ),
-    core(
         "half-rewound-started",
         Planted::HalfRewoundStarted,
         500,
@@ -316,4 +320,53 @@ pub const DEFECTS: &[Defect] = &[
         "Patroni 1.4.5, 1.4.6 release notes, #2388",
         "a node that lost its leadership still answers as the primary",
     ),
+    synchronous(core(
+        "sync-names-before-key",
+        Planted::NamesBeforeKey,
+        500,
+        "Patroni #2877; F37, F39",
+        "synchronous_standby_names drops a standby that /sync still names",
+    )),
+    synchronous(core(
+        "sync-old-names-kept",
+        Planted::OldNamesKept,
+        3_000,
+        "Patroni #3369, #3370; F36",
+        "synchronous_standby_names keeps a standby that is gone, and commits wait for it",
+    )),
+    synchronous(core(
+        "sync-published-at-once",
+        Planted::PublishedAtOnce,
+        500,
+        "Patroni 3.0.0 release notes",
+        "a standby is written to /sync as soon as it counts, before it has caught up",
+    )),
+    synchronous(core(
+        "sync-flag-believed",
+        Planted::WaitingIsBelieved,
+        3_000,
+        "Patroni (sync_state=sync is enough), pgsql-hackers 2025-10-06; F40, F60",
+        "/sync is published while a checkpoint keeps commits from waiting",
+    )),
+    synchronous(core(
+        "switchover-to-async",
+        Planted::SwitchoverToAnybody,
+        3_000,
+        "Patroni #2074, #2076, #2405",
+        "a switchover that names no candidate goes to an asynchronous member",
+    )),
+    synchronous(core(
+        "voters-ignored",
+        Planted::VotersIgnored,
+        1_000,
+        "Patroni #3278, CloudNativePG #7481",
+        "a member of /sync is promoted in quorum mode without having seen enough others",
+    )),
+    synchronous(core(
+        "strict-mode-star",
+        Planted::AnybodyInStrictMode,
+        3_000,
+        "Patroni #789, #3435; F36",
+        "in strict mode anybody that streams may acknowledge commits while no standby is chosen",
+    )),
 ];

@@ -29,6 +29,8 @@ pub struct Defect {
     pub what: &'static str,
     /// Who had it: projects with the number of the issue or the release.
     pub source: &'static str,
+    /// The first seed that is tried.
+    pub from: u64,
     /// It must be found within so many seeds.
     pub limit: u64,
     /// Where it sits.
@@ -89,18 +91,22 @@ pub struct Found {
     pub violation: String,
 }
 
-/// Runs seeds until one finds the defect; `None` when it survives its limit. The smallest such seed, whatever the threads.
+/// Runs seeds until one finds the defect; `None` when it survives its limit. The smallest such seed, whatever the threads. A seed
+/// that breaks something without the defect, too, shows nothing.
 pub fn hunt(defect: &'static Defect, jobs: usize) -> Option<Found> {
     let best = AtomicU64::new(u64::MAX);
-    let seeds: Range<u64> = 0..defect.limit;
+    let seeds: Range<u64> = defect.from..defect.from + defect.limit;
     let parts = side_by_side(seeds, jobs, |found: &mut Option<Found>, seed| {
         if seed > best.load(Ordering::Relaxed) {
             return false;
         }
-        let outcome = run_with(defect, seed);
+        let outcome = run_with(Some(defect), seed);
         let Some(violation) = outcome.violations.into_iter().next() else {
             return true;
         };
+        if !run_with(None, seed).violations.is_empty() {
+            return true;
+        }
         best.fetch_min(seed, Ordering::Relaxed);
         *found = Some(Found { seed, violation });
         false
@@ -108,9 +114,9 @@ pub fn hunt(defect: &'static Defect, jobs: usize) -> Option<Found> {
     parts.into_iter().flatten().min_by_key(|f| f.seed)
 }
 
-fn run_with(defect: &'static Defect, seed: u64) -> Outcome {
+fn run_with(defect: Option<&'static Defect>, seed: u64) -> Outcome {
     let mut plan = Plan::draw(seed);
-    plan.settings.planted = Some(defect);
+    plan.settings.planted = defect;
     run_plan(plan, false)
 }
 
@@ -120,7 +126,7 @@ pub fn table(rows: &[(&'static Defect, Option<Found>)]) -> String {
         String::from("| id | defect | had by | found by | seeds needed | limit |\n|---|---|---|---|---|---|\n");
     for (defect, found) in rows {
         let (by, seeds) = match found {
-            Some(found) => (invariant(&found.violation), (found.seed + 1).to_string()),
+            Some(found) => (invariant(&found.violation), (found.seed - defect.from + 1).to_string()),
             None => ("SURVIVED", "-".into()),
         };
         let Defect {
