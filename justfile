@@ -66,7 +66,7 @@ fmt:
     cargo fmt --all
 
 # Simulates clusters; a failing seed is printed and can be replayed.
-sim SEEDS="0..1000":
+sim SEEDS="0..2000":
     cargo run --profile sim -q -p pgha-sim -- run --seeds {{ SEEDS }}
 
 # Plants defects that other projects had, one after the other; the simulator has to find each.

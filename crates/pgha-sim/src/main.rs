@@ -12,7 +12,7 @@ use pgha_sim::planted::{DEFECTS, Defect, Found, Place, hunt, table};
 use pgha_sim::shrink::{invariant, shrink};
 
 /// From so many seeds on a campaign must reach everything that is demanded.
-const CAMPAIGN: u64 = 1_000;
+const CAMPAIGN: u64 = 2_000;
 /// Most failing seeds that are told one by one.
 const TOLD: usize = 100;
 

@@ -416,8 +416,8 @@ fn leave_to_whoever_has_all(v: &View, c: &ClusterView) -> Option<Decision> {
     let until = v.memory.sight.as_ref()?.at.plus(v.settings().ttl);
     let mine = v.pg.facts().and_then(|f| f.lsn()).unwrap_or_default();
     // The record that begins at the end is the last one.
-    let lacks_it = mine <= end && v.now.mono < until;
-    lacks_it.then(|| {
+    let lacks_it = mine < end || (mine == end && !planted(v, Planted::RecordHalfReceived));
+    (lacks_it && v.now.mono < until).then(|| {
         rest_until(
             Rule::RaceLastRecordMissing,
             format!("switchover: the leader ended with the record at {end}, and I am at {mine}: who has it goes first"),
