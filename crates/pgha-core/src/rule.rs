@@ -242,7 +242,8 @@ rules! {
     /// The key carries our name on another lease (the daemon was restarted): taken over.
     RaceTakeOverOwnKey = 880,
     /// The key carries our name, PostgreSQL is no primary here, and a peer is one, or is on a newer timeline: an etcd that was
-    /// restored from a snapshot tells of a leadership of long ago. The key ends with its lease.
+    /// restored from a snapshot tells of a leadership of long ago. On our own lease the key is given up, without the mark that
+    /// tells others not to wait; on another one it ends with that.
     RaceOwnKeyOvertaken = 882,
 
     /// Prove leadership: keepalive, then the guarded write.

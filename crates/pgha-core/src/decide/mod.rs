@@ -134,7 +134,7 @@ fn decide_with_cluster(v: &View, c: &ClusterView) -> Decision {
             if let Some(decision) = system_id::decide(v, c, control) {
                 return decision;
             }
-            if let Some(decision) = own_key_overtaken(v, c).or_else(|| take_over_own_key(v, c)) {
+            if let Some(decision) = take_over_own_key(v, c).or_else(|| own_key_overtaken(v, c)) {
                 return decision;
             }
             if c.leader_name() == Some(&v.me.name) && !v.holds_leader_key() {
@@ -200,8 +200,24 @@ fn own_key_overtaken(v: &View, c: &ClusterView) -> Option<Decision> {
         return None;
     }
     let leave = |because: String| {
-        let because = format!("the leader key carries my name, but {because}: leaving the key to its lease");
-        Some(soon(v, Rule::RaceOwnKeyOvertaken, because))
+        let because = format!("the leader key carries my name, but {because}");
+        // On our own lease it could stay for ever. The release carries no mark: who led since may write.
+        Some(
+            if v.holds_leader_key() && !v.memory.maybe_writable && v.memory.job.is_none() {
+                let release = Action::ReleaseLeaderKey { optime: None };
+                act(
+                    Rule::RaceOwnKeyOvertaken,
+                    release,
+                    format!("{because}: giving the key up"),
+                )
+            } else {
+                soon(
+                    v,
+                    Rule::RaceOwnKeyOvertaken,
+                    format!("{because}: leaving the key to its lease"),
+                )
+            },
+        )
     };
     if v.memory.overtaken_key == Some(leader.create_revision) {
         return leave("somebody has led since".into());
@@ -345,17 +361,20 @@ pub(crate) fn proof_due(v: &View) -> bool {
     proof.create_revision != leader.create_revision || v.now.mono.since(proof.kept_at) >= interval
 }
 
-/// Decides to prove leadership when that is due and was not tried in this cycle.
+/// Decides to prove leadership when that is due and was not tried in this cycle, and to ask first when the key may be from a
+/// time before somebody else led.
 pub(crate) fn hold_leader_key_if_due(v: &View, rule: Rule) -> Option<Decision> {
     let cycle = &v.memory.cycle;
     if cycle.proven || cycle.dcs_silent || cycle.refuted || !proof_due(v) {
         return None;
     }
-    Some(act(
+    let prove = act(
         rule,
         Action::HoldLeaderKey,
         "leadership is proven by a keepalive and a guarded write",
-    ))
+    );
+    let overtaken = v.cluster().and_then(|c| own_key_overtaken(v, c));
+    Some(overtaken.unwrap_or(prove))
 }
 
 /// The upstream for a member by name, with our slot there.

@@ -79,7 +79,8 @@ implications! {
         let certain = primary || v.memory.cycle.acquired || v.live_proof_of_key().is_some();
         let mine = timeline(v)?;
         let newer = v.peers.values().any(|p| matches!(p, PeerView::Answered { status, .. } if status.timeline > Some(mine)));
-        if certain || !newer || !v.holds_leader_key() {
+        // In maintenance mode the key stays with whoever a person left it to, and makes nobody a primary.
+        if certain || !newer || !v.holds_leader_key() || v.settings().pause {
             return None;
         }
         Some(d.action != Action::HoldLeaderKey)
