@@ -8,6 +8,7 @@ mod measure;
 mod report;
 mod rest_load;
 mod scenarios;
+mod synchronous;
 
 use std::path::PathBuf;
 use std::process::ExitCode;

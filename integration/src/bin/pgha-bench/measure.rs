@@ -37,6 +37,9 @@ pub enum Quantity {
     AgentKilledGap,
     AgentKilledLost,
     AgentKilledAcked,
+    SyncStandbyKilled,
+    CommitP50Ms,
+    CommitP99Ms,
     ResidentMb,
     Threads,
     CpuMsPerMinute,
@@ -47,7 +50,7 @@ pub enum Quantity {
 
 impl Quantity {
     /// All, in the order of the report.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 16] = [
         Self::PostmasterKilled,
         Self::Switchover,
         Self::Sigterm,
@@ -55,6 +58,9 @@ impl Quantity {
         Self::AgentKilledGap,
         Self::AgentKilledLost,
         Self::AgentKilledAcked,
+        Self::SyncStandbyKilled,
+        Self::CommitP50Ms,
+        Self::CommitP99Ms,
         Self::ResidentMb,
         Self::Threads,
         Self::CpuMsPerMinute,
@@ -73,6 +79,9 @@ impl Quantity {
             Self::AgentKilledGap => "primary's agent killed alone: longest time without a write, s",
             Self::AgentKilledLost => "primary's agent killed alone: acknowledged rows lost",
             Self::AgentKilledAcked => "primary's agent killed alone: rows acknowledged",
+            Self::SyncStandbyKilled => "synchronous standby killed: longest time without a write, s",
+            Self::CommitP50Ms => "synchronous commit: latency p50, ms",
+            Self::CommitP99Ms => "synchronous commit: latency p99, ms",
             Self::ResidentMb => "resident memory of the agent (for pgha with its fence), MB",
             Self::Threads => "threads",
             Self::CpuMsPerMinute => "CPU time at rest, ms a minute",
@@ -98,8 +107,16 @@ impl Quantity {
     /// Digits behind the point.
     pub fn digits(self) -> usize {
         match self {
-            Self::PostmasterKilled | Self::Switchover | Self::Sigterm | Self::NodeKilled | Self::AgentKilledGap => 2,
-            Self::RestP50Ms | Self::RestP99Ms => 2,
+            Self::PostmasterKilled
+            | Self::Switchover
+            | Self::Sigterm
+            | Self::NodeKilled
+            | Self::AgentKilledGap
+            | Self::SyncStandbyKilled
+            | Self::CommitP50Ms
+            | Self::CommitP99Ms
+            | Self::RestP50Ms
+            | Self::RestP99Ms => 2,
             Self::ResidentMb => 1,
             Self::AgentKilledLost
             | Self::AgentKilledAcked

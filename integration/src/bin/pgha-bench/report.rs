@@ -25,7 +25,7 @@ pub fn render(all: &[Figures], rounds: u8) -> Result<String> {
     )?;
     writeln!(
         text,
-        "Replication is asynchronous in all of them. \"Killed\" is `SIGKILL`: the kernel still closes the dead"
+        "Replication is asynchronous but where a row says synchronous (`synchronous_mode: on`, one of two standbys). \"Killed\" is `SIGKILL`: the kernel still closes the dead"
     )?;
     writeln!(
         text,

@@ -12,10 +12,10 @@ use serde_json::json;
 
 use crate::Args;
 use crate::measure::{Figures, Quantity, Timings};
-use crate::rest_load;
+use crate::{rest_load, synchronous};
 
 /// Limit of every wait; longer than Patroni's slowest recovery.
-const LIMIT: Duration = Duration::from_secs(180);
+pub const LIMIT: Duration = Duration::from_secs(180);
 /// The client's pause between two rows.
 const PAUSE: Duration = Duration::from_millis(5);
 /// Rows before and after a fault.
@@ -55,6 +55,9 @@ pub async fn measure(agent: Agent, timings: Timings, args: &Args) -> Result<Figu
         // What an unfenced node has written stays with it, so each round begins with a new cluster.
         let mut cluster = spec.clone().start().await?;
         agent_killed(&mut cluster, &mut figures).await?;
+    }
+    if timings == Timings::PATRONI {
+        synchronous::measure(spec, args.rounds, &mut figures).await?;
     }
     Ok(figures)
 }
@@ -104,7 +107,7 @@ async fn rest_api(cluster: &Cluster, figures: &mut Figures) -> Result<()> {
 }
 
 /// A client that has written enough to be in full swing.
-async fn client(cluster: &Cluster) -> Result<(usize, Workload)> {
+pub async fn client(cluster: &Cluster) -> Result<(usize, Workload)> {
     let primary = cluster.wait_whole(LIMIT).await?;
     let workload = Workload::start(cluster, Target::Nodes(cluster.postgres_addrs()), PAUSE).await?;
     workload.wait_acked(ROWS, LIMIT).await?;
@@ -112,7 +115,7 @@ async fn client(cluster: &Cluster) -> Result<(usize, Workload)> {
 }
 
 /// The longest gap after `fault`, once writes have come back and the cluster is whole.
-async fn gap(cluster: &Cluster, workload: Workload, fault: Duration) -> Result<f64> {
+pub async fn gap(cluster: &Cluster, workload: Workload, fault: Duration) -> Result<f64> {
     cluster.wait_whole(LIMIT).await?;
     workload.wait_acked(ROWS, LIMIT).await?;
     // The row before the fault belongs to the gap.
