@@ -56,20 +56,14 @@ pub(super) fn decide(v: &View) -> Decision {
 /// Nothing is touched. But the mode may be over, and another member promoted, without this node having heard of it: a primary
 /// asks before it answers health checks as one for longer.
 fn decide_paused(v: &View) -> Decision {
-    let members = || {
-        v.memory
-            .known
-            .members
-            .keys()
-            .filter(|name| race::address(v, name).is_some())
-    };
+    let members = v.memory.known.members.keys();
+    let who = members
+        .filter(|name| race::address(v, name).is_some())
+        .cloned()
+        .collect();
+    let because = "PAUSE: DCS is not accessible: asking all members whether there is another primary";
     if v.memory.maybe_writable
-        && let Some(ask) = ask_once(
-            v,
-            Rule::DcsLostPausedAsk,
-            members().cloned().collect(),
-            "PAUSE: DCS is not accessible: asking all members whether there is another primary",
-        )
+        && let Some(ask) = ask_once(v, Rule::DcsLostPausedAsk, who, because)
     {
         return ask;
     }

@@ -196,7 +196,9 @@ fn own_key_overtaken(v: &View, c: &ClusterView) -> Option<Decision> {
     let leader = c.leader.as_ref().filter(|leader| leader.name == v.me.name)?;
     let cycle = &v.memory.cycle;
     let is_borne_out = cycle.acquired || v.live_proof_of_key().is_some() || v.pg.says_primary();
-    if is_borne_out || cycle.refuted || cycle.dcs_silent || v.settings().pause {
+    // In maintenance mode a key on our own lease stays with whoever a person left it to, and makes nobody a primary.
+    let left_alone = v.settings().pause && v.holds_leader_key();
+    if is_borne_out || cycle.refuted || cycle.dcs_silent || left_alone {
         return None;
     }
     let leave = |because: String| {
