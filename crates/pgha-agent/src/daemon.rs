@@ -224,11 +224,14 @@ fn read_cache(config: &LocalConfig) -> Option<String> {
 /// What an earlier life of this daemon kept of the cluster. Without it the daemon knows what etcd tells, as on a new node.
 fn read_kept(config: &LocalConfig) -> Option<KnownCluster> {
     let path = config.postgresql.data_dir.join(KEPT_CLUSTER);
-    let text = std::fs::read_to_string(&path).ok()?;
-    match parse_kept(&text) {
-        Ok(known) => Some(known),
+    let told = |error: &dyn std::fmt::Display| {
+        tracing::warn!(path = %path.display(), %error, "the members of before are not known");
+    };
+    match std::fs::read_to_string(&path) {
+        Ok(text) => parse_kept(&text).inspect_err(|error| told(error)).ok(),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
         Err(error) => {
-            tracing::warn!(path = %path.display(), %error, "the members of before are not known");
+            told(&error);
             None
         }
     }

@@ -219,6 +219,15 @@ impl Instance {
             .await
     }
 
+    /// Reads that copy; `None` when there is none.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub async fn read_dynamic_json(&self) -> Result<Option<String>, Error> {
+        self.on_disk(|spec| config_files::read_dynamic_json(&spec.data_dir))
+            .await
+    }
+
     /// Writes into the data directory what the daemon keeps of its cluster ([`crate::KEPT_CLUSTER`]).
     ///
     /// # Errors
@@ -226,15 +235,6 @@ impl Instance {
     pub async fn write_kept_cluster(&self, text: &str) -> Result<(), Error> {
         let text = text.to_string();
         self.on_disk(move |spec| config_files::write_kept_cluster(&spec.data_dir, &text))
-            .await
-    }
-
-    /// Reads that copy; `None` when there is none.
-    ///
-    /// # Errors
-    /// [`Error::Io`].
-    pub async fn read_dynamic_json(&self) -> Result<Option<String>, Error> {
-        self.on_disk(|spec| config_files::read_dynamic_json(&spec.data_dir))
             .await
     }
 

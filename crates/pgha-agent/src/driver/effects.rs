@@ -226,6 +226,8 @@ impl Driver {
 fn keep(known: &KnownCluster, local: Arc<Local>) {
     let Some(text) = render_kept(known) else { return };
     tokio::spawn(async move {
+        // Two of them under way at once would be two writers of one file.
+        let _files = local.files.lock().await;
         if let Err(error) = local.instance.write_kept_cluster(&text).await {
             tracing::warn!(
                 error = error.chain(),
