@@ -93,6 +93,7 @@ fn no_write_goes_to_a_leader_whose_proof_has_run_out() {
     for until in [
         LeaderUntil::Proven(NOW),
         LeaderUntil::Proven(NOW.minus(Duration::from_secs(1))),
+        LeaderUntil::Lifted(NOW),
         LeaderUntil::NotLeader,
     ] {
         let expired = NodeStatus {

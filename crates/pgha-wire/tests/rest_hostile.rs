@@ -47,19 +47,28 @@ fn a_peer_that_may_still_be_promoted_says_so() {
     assert_eq!(told(standby()).ok(), Some(false));
     let promoting = NodeStatus {
         may_write: true,
-        failsafe_leader: None,
         ..standby()
     };
     assert_eq!(told(promoting).ok(), Some(true));
     let stopped = NodeStatus {
         may_write: true,
-        failsafe_leader: None,
         ..stopped()
     };
     match parse_peer(render_patroni(&stopped).as_bytes()) {
         Err(WireError::PeerPostgresSilent { status }) => assert!(status.may_write),
         other => panic!("a silent PostgreSQL is expected, found {other:?}"),
     }
+}
+
+#[test]
+fn a_peer_tells_to_whom_it_gave_its_word() {
+    let told = |status: NodeStatus| parse_peer(render_patroni(&status).as_bytes()).map(|peer| peer.failsafe_leader);
+    assert_eq!(told(standby()).ok(), Some(None));
+    let bound = NodeStatus {
+        failsafe_leader: Some("n1".into()),
+        ..standby()
+    };
+    assert_eq!(told(bound).ok(), Some(Some("n1".into())));
 }
 
 #[test]

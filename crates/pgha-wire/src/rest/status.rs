@@ -302,10 +302,10 @@ fn put_own(status: &NodeStatus, put: &mut impl FnMut(&str, Value)) {
     if let Some(job) = &status.job {
         own.insert("job".to_owned(), job.as_str().into());
     }
-    // A primary says so by its role. Of any other, peers in a race must know that it may still become one.
     if let Some(leader) = &status.failsafe_leader {
         own.insert("failsafe_leader".to_owned(), leader.as_str().into());
     }
+    // A primary says so by its role. Of any other, peers in a race must know that it may still become one.
     if status.may_write && status.shown_role() != MemberRole::Primary {
         own.insert("may_write".to_owned(), true.into());
     }
